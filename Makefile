@@ -1,0 +1,46 @@
+# `make` alone prints this file's help. Everything that needs an environment makes it first.
+
+SHELL := /bin/sh
+BIN := .venv/bin
+ARGS ?=
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup run tour test check lint types boundaries bench clean
+
+##@ Use it
+run: setup  ## start the whole platform; http://127.0.0.1:8000 (CARILLON_PORT), data in .carillon/ (CARILLON_HOME)
+	@exec $(BIN)/carillon up
+
+tour: setup  ## watch one event go through every service of the platform that `make run` started
+	@exec $(BIN)/carillon tour
+
+##@ Work on it
+setup:  ## make or refresh .venv; quick when nothing changed
+	@sh deploy/bootstrap
+
+test: setup  ## run all tests (a part of them: make test ARGS="services/backup -k restore")
+	@exec $(BIN)/pytest $(ARGS)
+
+check: lint types boundaries test  ## everything that has to hold before a change is taken
+
+lint: setup  ## style and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup  ## static types
+	@$(BIN)/mypy
+
+boundaries: setup  ## who may import whom
+	@$(BIN)/lint-imports
+
+bench: setup  ## measure against the figures in bench/README.md (up to 10 minutes)
+	@exec $(BIN)/python -m bench
+
+clean:  ## remove environments and caches; the data in .carillon/ stays
+	@rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## print this
+	@awk 'BEGIN { FS = ":.*  ## " } \
+		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*  ## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

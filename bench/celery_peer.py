@@ -1,0 +1,176 @@
+"""Celery as a measured system: its environment, its worker, and its results as the proof of what it executed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from redis.asyncio import Redis
+
+from bench.errors import MissingServerError
+from bench.process import output_of, running, wait_until
+from bench.system import MEASURE_SECONDS, PREFETCH, Measured
+
+if TYPE_CHECKING:
+    from bench.servers import Servers
+
+PEERS = Path(__file__).parent / "peers"
+PYTHON = PEERS / ".venv" / "bin" / "python"
+#: Everything is in the results by then, and Celery 5.7 often sleeps many seconds before it heeds SIGTERM.
+PATIENCE_SECONDS = 0.2
+
+
+async def install() -> dict[str, str]:
+    """Make the peers' own environment with uv, from its lock file, and say what is in it."""
+    uv = shutil.which("uv")
+    if uv is None:
+        message = "uv is missing, which sets up the peers: install it (https://docs.astral.sh/uv), then run this again."
+        raise MissingServerError(message)
+    env = {"VIRTUAL_ENV": "", "UV_PROJECT_ENVIRONMENT": ""}
+    await output_of(uv, "sync", "--frozen", "--project", str(PEERS), "--python", sys.executable, env=env, limit=180)
+    listed = json.loads(await output_of(uv, "pip", "list", "--python", str(PYTHON), "--format", "json", env=env))
+    wanted = {"celery", "kombu", "redis", "sqlalchemy", "psycopg"}
+    return {f"peer {package['name']}": package["version"] for package in listed if package["name"] in wanted}
+
+
+@dataclass(frozen=True)
+class Span:
+    """How many of the tasks have a result, and when the first and the last one ended, in seconds."""
+
+    count: int
+    first: float = 0.0
+    last: float = 0.0
+
+
+class Results(Protocol):
+    """Where Celery keeps results."""
+
+    url: str
+
+    async def count(self, ids: list[str]) -> int:
+        """Say how many of these tasks have a result: cheap, it is asked while Celery works."""
+        ...
+
+    async def take(self, ids: list[str]) -> Span:
+        """Read when these tasks ended, and forget them."""
+        ...
+
+
+class RedisResults:
+    """Results in Redis, under a prefix of this run's own."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        """`prefix` is the `global_keyprefix` that Celery is given."""
+        self.url = url
+        self.prefix = prefix
+
+    async def count(self, ids: list[str]) -> int:
+        """One EXISTS over all keys."""
+        async with Redis.from_url(self.url) as redis:
+            return int(await redis.exists(*self._keys(ids)))
+
+    async def take(self, ids: list[str]) -> Span:
+        """Celery writes `date_done` into each result just before it stores it."""
+        async with Redis.from_url(self.url) as redis:
+            found = await redis.mget(self._keys(ids))
+            await redis.unlink(*self._keys(ids))
+        ended = [_seconds(json.loads(value)["date_done"]) for value in found if value is not None]
+        return Span(len(ended), min(ended), max(ended)) if ended else Span(0)
+
+    def _keys(self, ids: list[str]) -> list[str]:
+        return [f"{self.prefix}celery-task-meta-{identifier}" for identifier in ids]
+
+
+class DatabaseResults:
+    """Results in PostgreSQL, through Celery's SQLAlchemy backend and psycopg."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is the database's, without a driver."""
+        self.url = urlunsplit(urlsplit(url)._replace(scheme="db+postgresql+psycopg"))
+        self.plain_url = url
+
+    async def count(self, ids: list[str]) -> int:
+        """Rows of the ids; none yet while Celery has not made its table."""
+        return (await self._span(ids)).count
+
+    async def take(self, ids: list[str]) -> Span:
+        """Celery writes `date_done` with each result."""
+        return await self._span(ids)
+
+    async def _span(self, ids: list[str]) -> Span:
+        connection = await asyncpg.connect(self.plain_url)
+        try:
+            row = await connection.fetchrow(
+                "select count(*) as count, extract(epoch from min(date_done))::float8 as first,"
+                " extract(epoch from max(date_done))::float8 as last from celery_taskmeta where task_id = any($1)",
+                ids,
+            )
+        except asyncpg.UndefinedTableError:
+            return Span(0)
+        finally:
+            await connection.close()
+        if row is None:
+            return Span(0)
+        return Span(row["count"], row["first"] or 0.0, row["last"] or 0.0)
+
+
+def _seconds(date_done: str) -> float:
+    moment = datetime.fromisoformat(date_done)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+class Celery:
+    """Celery prefork over RabbitMQ."""
+
+    def __init__(self, name: str, servers: Servers, results: Results, queue: str, children: int) -> None:
+        """`children` is what Celery calls concurrency: processes that execute, beside the one that consumes."""
+        self.name = name
+        self.results = results
+        self.children = children
+        self.log = Path(tempfile.gettempdir()) / f"{queue}.log"
+        self.env = {"BENCH_BROKER_URL": servers.rabbit_url, "BENCH_RESULTS_URL": results.url, "BENCH_QUEUE": queue}
+
+    async def measure(self, count: int) -> Measured:
+        """Queue, start `celery worker`, and read from its results when it did what."""
+        env = {**self.env, "BENCH_PREFETCH": str(PREFETCH // self.children)}
+        ids = json.loads(await output_of(str(PYTHON), "celery_preload.py", str(count), env=env, cwd=PEERS))
+
+        async def all_ended() -> bool:
+            return await self.results.count(ids) == count
+
+        async with running(*self._worker(), env=env, cwd=PEERS, log=self.log, patience=PATIENCE_SECONDS) as worker:
+            await wait_until(all_ended, what=self.name, limit=MEASURE_SECONDS, process=worker, log=self.log)
+        span = await self.results.take(ids)
+        self.log.unlink(missing_ok=True)
+        return Measured(count=span.count, seconds=span.last - span.first)
+
+    def _worker(self) -> list[str]:
+        quiet = ["--loglevel", "warning", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+        pool = ["--pool", "prefork", "--concurrency", str(self.children)]
+        return [str(PYTHON), "-m", "celery", "-A", "celery_app", "worker", *pool, *quiet]
+
+
+def _word(children: int) -> str:
+    return "1 child" if children == 1 else f"{children} children"
+
+
+def over_redis(servers: Servers, children: int) -> Celery:
+    """Celery with results in Redis."""
+    queue = f"{servers.name}.celery_redis_{children}"
+    results = RedisResults(servers.redis_url, f"{queue}:")
+    return Celery(f"Celery + Redis results, {_word(children)}", servers, results, queue, children)
+
+
+def over_database(servers: Servers, children: int) -> Celery:
+    """Celery with results in PostgreSQL."""
+    queue = f"{servers.name}.celery_database_{children}"
+    results = DatabaseResults(servers.database("celery"))
+    return Celery(f"Celery + database results, {_word(children)}", servers, results, queue, children)

@@ -1,0 +1,58 @@
+"""What the ledger says about the runs of the domain `bench`: the proof of what was executed, and when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+from bench.system import Measured
+
+if TYPE_CHECKING:
+    import asyncpg
+
+ENDED = """
+select count(*) filter (where state = 'completed') as completed,
+       count(*) filter (where state <> 'completed') as others,
+       extract(epoch from max(finished_at) - min(started_at))::float8 as seconds
+from carillon.runs where domain = 'bench'
+"""
+ATTEMPTS = "select count(*) from carillon.attempts a join carillon.runs r on r.id = a.run_id where r.domain = 'bench'"
+STARTS = "select id, (result #>> '{}')::bigint as started_ns from carillon.runs where domain = 'bench'"
+FORGET = "truncate carillon.runs, carillon.attempts, carillon.events"
+#: One index probe: whether any run has not ended. Counting all of them while the worker works would slow it.
+UNENDED = "select exists(select from carillon.runs where domain = 'bench' and finished_at is null)"
+ENROLLED = "select exists(select from carillon.workers where pid = $1 and stopped_at is null)"
+
+
+class LedgerFacts:
+    """Reads one database; the connection is the benchmark's own."""
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """The caller opens and closes the connection."""
+        self.connection = connection
+
+    async def enrolled(self, pid: int) -> bool:
+        """Whether the worker with this process id has begun to work."""
+        return bool(await self.connection.fetchval(ENROLLED, pid))
+
+    async def all_ended(self) -> bool:
+        """Whether no run is left to execute."""
+        return not await self.connection.fetchval(UNENDED)
+
+    async def measured(self, count: int) -> Measured:
+        """First start to last finish; raises when anything but `count` completed runs with their attempts is there."""
+        row = await self.connection.fetchrow(ENDED)
+        attempts = await self.connection.fetchval(ATTEMPTS)
+        if row is None or (row["completed"], row["others"], attempts) != (count, 0, count):
+            message = f"{count} runs were submitted, but the ledger says {dict(row or {})} and {attempts} attempts"
+            raise BenchError(message)
+        return Measured(count=count, seconds=row["seconds"])
+
+    async def started_ns(self) -> dict[str, int]:
+        """When each run's code began, as it said itself."""
+        return {str(row["id"]): row["started_ns"] for row in await self.connection.fetch(STARTS)}
+
+    async def forget(self) -> None:
+        """Empty the ledger between rounds, so that each round meets the same tables."""
+        await self.connection.execute(FORGET)
+        await self.connection.execute("vacuum analyze carillon.runs, carillon.attempts")

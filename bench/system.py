@@ -1,0 +1,34 @@
+"""What is measured: a task system that can work off N no-op tasks, and what one such measurement says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+#: Deliveries that may wait unacknowledged in a worker, the same for every system.
+PREFETCH = 200
+#: The longest one measurement may take, in seconds.
+MEASURE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How long `count` executions took, from the first completion to the last."""
+
+    count: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Executions per second."""
+        return (self.count - 1) / self.seconds
+
+
+class System(Protocol):
+    """One way of executing tasks."""
+
+    name: str
+
+    async def measure(self, count: int) -> Measured:
+        """Queue `count` no-op tasks, then start one worker process, and say how long it took without the start-up."""
+        ...

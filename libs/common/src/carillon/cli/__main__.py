@@ -1,0 +1,5 @@
+"""`python -m carillon.cli` is the command `carillon`."""
+
+from carillon.cli import main
+
+main()

@@ -1,0 +1,21 @@
+"""What notifications says."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from carillon.contracts.event import Event
+
+
+class NotificationDelivered(Event):
+    """Said by notifications once one destination took one message."""
+
+    type: ClassVar[str] = "notifications.notification_delivered.v1"
+    subject_field: ClassVar[str] = "subject_line"
+
+    channel: Literal["email", "maildir", "webhook"]
+    #: Where it went, without secrets: an address, a folder, or a URL without its query.
+    destination: str
+    subject_line: str
+    #: The event that asked for it.
+    cause: str

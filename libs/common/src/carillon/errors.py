@@ -1,0 +1,77 @@
+"""Every error Carillon raises. Each says what to do next.
+
+```
+CarillonError
+├── TransientError        the world was not ready: the attempt is retried by the owner's policy
+├── PermanentError        no retry can help: the run fails at once and waits for a person
+│   ├── UnknownTaskError
+│   └── InvalidArgumentsError
+├── Snooze                not now: run again later, without counting an attempt
+├── Cancel                the work is no longer wanted: the run ends cancelled
+├── NotConnectedError     a task was submitted before the platform was connected
+├── IdempotencyConflictError
+├── PlatformUnavailableError
+└── ConfigurationError
+```
+
+Any other exception out of a task is a bug: retried by policy, then buried, loudly.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+
+class CarillonError(Exception):
+    """Something Carillon noticed itself."""
+
+
+class TransientError(CarillonError):
+    """The world was not ready; the same call may succeed later.
+
+    `retry_after` overrides the policy's next delay where the other side named one.
+    """
+
+    def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PermanentError(CarillonError):
+    """Trying again cannot help; a person or a new version has to."""
+
+
+class UnknownTaskError(PermanentError):
+    """No such task is registered with this domain."""
+
+
+class InvalidArgumentsError(PermanentError):
+    """The arguments do not fit the task's schema."""
+
+
+class Snooze(CarillonError):  # noqa: N818 - an instruction to the worker, not a failure
+    """Run this again after `delay`; the attempt does not count."""
+
+    def __init__(self, delay: timedelta, reason: str = "snoozed") -> None:
+        super().__init__(reason)
+        self.delay = delay
+
+
+class Cancel(CarillonError):  # noqa: N818 - an instruction to the worker, not a failure
+    """End this run as cancelled, with the message as the reason."""
+
+
+class NotConnectedError(CarillonError):
+    """A task was submitted before its domain was connected to a platform."""
+
+
+class IdempotencyConflictError(CarillonError):
+    """The idempotency key was used before with other arguments."""
+
+
+class PlatformUnavailableError(CarillonError):
+    """PostgreSQL did not take the write in time; nothing was accepted."""
+
+
+class ConfigurationError(CarillonError):
+    """A setting or declaration is wrong; the sentence says which and how to mend it."""

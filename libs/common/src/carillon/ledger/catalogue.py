@@ -1,0 +1,105 @@
+"""The catalogue: which tasks there are, what they take, hear and say. Domains write it, the gateway reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from carillon.ledger.tables import domains, event_types, tasks
+
+Row = Mapping[str, Any]
+
+
+class Hearer(NamedTuple):
+    """A task that answers a type of event."""
+
+    name: str
+    domain: str
+
+
+class Catalogue:
+    """What is registered. `refresh` reads who hears what; between two reads the answer may be some seconds old."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._hearers: dict[str, list[Hearer]] = {}
+
+    def hearers(self, event_type: str, domain: str | None = None) -> list[Hearer]:
+        """The tasks that hear a type, in all domains or in one."""
+        found = self._hearers.get(event_type, [])
+        return found if domain is None else [hearer for hearer in found if hearer.domain == domain]
+
+    async def refresh(self) -> None:
+        """Read again who hears what."""
+        query = select(tasks.c.hears, tasks.c.name, tasks.c.domain).where(tasks.c.hears.is_not(None))
+        found: dict[str, list[Hearer]] = {}
+        async with self._engine.connect() as connection:
+            for event_type, name, domain in await connection.execute(query.order_by(tasks.c.name)):
+                found.setdefault(event_type, []).append(Hearer(name, domain))
+        self._hearers = found
+
+    async def register(
+        self,
+        domain: str,
+        declared: Sequence[Row],
+        types: Sequence[Row],
+        asyncapi: Mapping[str, Any],
+    ) -> None:
+        """Enter what a domain's workers offer, and take out what they no longer do.
+
+        A task keeps the moment of its first registration: events before it are not its to answer.
+        """
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                insert(domains)
+                .values(name=domain, asyncapi=asyncapi)
+                .on_conflict_do_update(
+                    index_elements=["name"], set_={"asyncapi": asyncapi, "registered_at": func.now()}
+                )
+            )
+            names = [row["name"] for row in declared]
+            await connection.execute(delete(tasks).where(tasks.c.domain == domain, tasks.c.name.not_in(names)))
+            for row in declared:
+                statement = insert(tasks).values(domain=domain, **row)
+                await connection.execute(
+                    statement.on_conflict_do_update(index_elements=["name"], set_={"domain": domain, **row})
+                )
+            for row in types:
+                statement = insert(event_types).values(**row)
+                await connection.execute(statement.on_conflict_do_update(index_elements=["type"], set_=dict(row)))
+        await self.refresh()
+
+    async def tasks(self) -> list[Row]:
+        """All tasks, by name."""
+        return await self._all(select(tasks).order_by(tasks.c.name))
+
+    async def task(self, name: str) -> Row | None:
+        """One task."""
+        rows = await self._all(select(tasks).where(tasks.c.name == name))
+        return rows[0] if rows else None
+
+    async def tasks_of(self, domain: str) -> list[Row]:
+        """The tasks of one domain, its default one first."""
+        query = select(tasks).where(tasks.c.domain == domain).order_by(tasks.c.is_default.desc(), tasks.c.name)
+        return await self._all(query)
+
+    async def event_type(self, event_type: str) -> Row | None:
+        """The contract of a type of event."""
+        rows = await self._all(select(event_types).where(event_types.c.type == event_type))
+        return rows[0] if rows else None
+
+    async def event_types(self) -> list[Row]:
+        """All contracts, by type."""
+        return await self._all(select(event_types).order_by(event_types.c.type))
+
+    async def domains(self) -> list[Row]:
+        """All domains with their AsyncAPI documents."""
+        return await self._all(select(domains).order_by(domains.c.name))
+
+    async def _all(self, query: Any) -> list[Row]:
+        async with self._engine.connect() as connection:
+            return [dict(row) for row in (await connection.execute(query)).mappings()]

@@ -1,0 +1,93 @@
+"""Group commit: many small writes of many coroutines, as one statement each few milliseconds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import asyncpg
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+#: Errors that say nothing about the items: the server was away, shutting down, or out of room.
+SERVER_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    # asyncpg's word for a connection that was cut in the middle of a statement.
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+
+
+class GroupCommit(Generic[Item, Outcome]):
+    """Gathers items while the last batch is being written, then writes them together.
+
+    `write` takes up to `most` items and returns one outcome (or the error of that item alone) for each, in order.
+    There is no timer: an idle platform writes at once, a busy one in batches as large as one round trip makes them. At
+    most `room` items wait; a caller beyond that waits for room. A batch that fails for what is in it is written again
+    one by one, so that one bad item fails alone.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Item]], Awaitable[Sequence[Outcome | Exception]]],
+        *,
+        most: int = 500,
+        room: int = 10_000,
+    ) -> None:
+        self._write = write
+        self._most = most
+        self._room = asyncio.Semaphore(room)
+        self._waiting: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
+        self._writer: asyncio.Task[None] | None = None
+
+    async def __call__(self, item: Item) -> Outcome:
+        """Write one item with whatever else is waiting; returns or raises when its batch is committed or refused."""
+        async with self._room:
+            future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            self._waiting.append((item, future))
+            if self._writer is None or self._writer.done():
+                self._writer = asyncio.create_task(self._drain(), name="group commit")
+            return await future
+
+    async def _drain(self) -> None:
+        # One turn of the loop, so that callers who are ready now share the first batch.
+        await asyncio.sleep(0)
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            await self._commit(batch)
+
+    async def _commit(self, batch: list[tuple[Item, asyncio.Future[Outcome]]]) -> None:
+        try:
+            outcomes = await self._write([item for item, _ in batch])
+        except SERVER_AWAY as error:
+            self._refuse(batch, error)
+        except Exception as error:  # noqa: BLE001 - every caller gets it
+            if len(batch) == 1:
+                self._refuse(batch, error)
+                return
+            for one in batch:
+                await self._commit([one])
+        except BaseException as error:
+            self._refuse(batch, ConnectionError(f"the write was interrupted: {error!r}"))
+            raise
+        else:
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                if future.done():
+                    continue
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
+
+    @staticmethod
+    def _refuse(batch: list[tuple[Item, asyncio.Future[Outcome]]], error: BaseException) -> None:
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(error)

@@ -1,0 +1,213 @@
+"""Declaring tasks and what answers events. Nothing here connects to anything."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, ParamSpec, TypeVar, Union
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from taskiq import AsyncTaskiqDecoratedTask
+
+from carillon.contracts import Event
+from carillon.errors import ConfigurationError, InvalidArgumentsError
+from carillon.retry import Retry
+from carillon.run import Run
+from carillon.unconnected import UnconnectedBroker
+
+Params = ParamSpec("Params")
+Returned = TypeVar("Returned")
+
+#: A task without a timeout of its own may run this long.
+DEFAULT_TIMEOUT = timedelta(minutes=5)
+
+
+class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
+    """One declared task: a Taskiq task with its owner's policy, its arguments' schema and what it needs.
+
+    Parameters that can be given by position are the arguments; keyword-only parameters are injected by type.
+    """
+
+    def __init__(
+        self,
+        broker: UnconnectedBroker,
+        domain: str,
+        function: Callable[Params, Returned],
+        *,
+        timeout: timedelta,
+        retry: Retry,
+        hears: type[Event] | None,
+        is_default: bool,
+        labels: Mapping[str, str],
+    ) -> None:
+        self.function_name = function.__name__
+        super().__init__(
+            broker=broker,
+            task_name=f"{domain}.{function.__name__}",
+            original_func=function,
+            labels=dict(labels),
+        )
+        self.domain = domain
+        self.timeout = timeout
+        self.retry = retry
+        self.hears = hears
+        self.is_default = is_default
+        self.doc = inspect.cleandoc(function.__doc__ or "")
+        self.is_async = inspect.iscoroutinefunction(function)
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        return typing.get_type_hints(self.original_func, include_extras=True)
+
+    @cached_property
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.original_func).parameters
+
+    @cached_property
+    def arguments(self) -> type[BaseModel]:
+        """The model of the arguments; unknown ones are refused."""
+        fields: dict[str, Any] = {}
+        for name in self.argument_names:
+            default = self._parameters[name].default
+            fields[name] = (self._hints.get(name, Any), ... if default is inspect.Parameter.empty else Field(default))
+        return create_model(self.function_name, __config__=ConfigDict(extra="forbid", strict=False), **fields)
+
+    @cached_property
+    def argument_names(self) -> tuple[str, ...]:
+        """The names of the arguments, in order."""
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+        return tuple(name for name, parameter in self._parameters.items() if parameter.kind in kinds)
+
+    @cached_property
+    def needs(self) -> dict[str, type]:
+        """The types of what is injected, by parameter name; `Run` is always there."""
+        keyword_only = inspect.Parameter.KEYWORD_ONLY
+        return {name: self._hints[name] for name, p in self._parameters.items() if p.kind is keyword_only}
+
+    @cached_property
+    def says(self) -> tuple[type[Event], ...]:
+        """The events in the return annotation; those said with `run.say` are not visible here."""
+        return tuple(_events_in(self._hints.get("return")))
+
+    def bind(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by name; raises `InvalidArgumentsError` where they do not fit the parameters' names."""
+        args = list(args)
+        if len(args) > len(self.argument_names):
+            message = f"{self.task_name} takes {len(self.argument_names)} arguments, {len(args)} were given"
+            raise InvalidArgumentsError(message)
+        named = dict(zip(self.argument_names, args, strict=False))
+        if twice := sorted(named.keys() & kwargs.keys()):
+            message = f"{self.task_name} was given {', '.join(twice)} twice"
+            raise InvalidArgumentsError(message)
+        return named | dict(kwargs)
+
+    def validated(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments as the function wants them; raises `InvalidArgumentsError` saying what does not fit."""
+        try:
+            model = self.arguments.model_validate(arguments)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors()[:5])
+            message = f"the arguments of {self.task_name} do not fit: {faults}"
+            raise InvalidArgumentsError(message) from None
+        return {name: getattr(model, name) for name in self.argument_names}
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        """The owner's policy as the catalogue shows it; durations in seconds."""
+        return {
+            "timeout_seconds": self.timeout.total_seconds(),
+            "attempts": self.retry.attempts,
+            "retry_base_seconds": self.retry.base.total_seconds(),
+            "retry_cap_seconds": self.retry.cap.total_seconds(),
+        }
+
+
+class Tasks:
+    """The tasks of one domain, declared with decorators in its `tasks.py` and `events.py`."""
+
+    def __init__(self, domain: str) -> None:
+        self.domain = domain
+        self.declared: dict[str, Task[..., Any]] = {}
+        self._broker = UnconnectedBroker(domain)
+
+    def task(
+        self,
+        *,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        retry: Retry | None = None,
+        default: bool = False,
+        labels: Mapping[str, str] | None = None,
+    ) -> Callable[[Callable[Params, Returned]], Task[Params, Returned]]:
+        """Declare a task. Its name is the domain's and the function's: `backup.back_up_database`.
+
+        `default` makes it the one that a kick of the domain means when it names none.
+        """
+
+        def declare(function: Callable[Params, Returned]) -> Task[Params, Returned]:
+            return self._declare(function, timeout, retry, None, default, labels)
+
+        return declare
+
+    def hears(
+        self,
+        event: type[Event],
+        *,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        retry: Retry | None = None,
+    ) -> Callable[[Callable[Params, Returned]], Task[Params, Returned]]:
+        """Declare what answers an event: a task whose one argument is `event`."""
+
+        def declare(function: Callable[Params, Returned]) -> Task[Params, Returned]:
+            task = self._declare(function, timeout, retry, event, False, None)
+            if task.argument_names != ("event",):
+                message = f"{task.task_name} answers an event, so its one argument must be named `event`"
+                raise ConfigurationError(message)
+            return task
+
+        return declare
+
+    def _declare(
+        self,
+        function: Callable[Params, Returned],
+        timeout: timedelta,
+        retry: Retry | None,
+        hears: type[Event] | None,
+        is_default: bool,
+        labels: Mapping[str, str] | None,
+    ) -> Task[Params, Returned]:
+        task = Task(
+            self._broker,
+            self.domain,
+            function,
+            timeout=timeout,
+            retry=retry or Retry(),
+            hears=hears,
+            is_default=is_default,
+            labels=labels or {},
+        )
+        if task.task_name in self.declared:
+            message = f"{task.task_name} is declared twice; rename one of the functions"
+            raise ConfigurationError(message)
+        self.declared[task.task_name] = task
+        return task
+
+    def check(self, resources: Iterable[type]) -> None:
+        """Refuse tasks that need what nobody provides; raises `ConfigurationError` naming both."""
+        provided = {Run, *resources}
+        for task in self.declared.values():
+            for name, kind in task.needs.items():
+                if kind not in provided:
+                    message = f"{task.task_name} needs `{name}: {kind.__name__}`, which its service does not provide"
+                    raise ConfigurationError(message)
+
+
+def _events_in(annotation: Any) -> Iterable[type[Event]]:
+    if isinstance(annotation, type) and issubclass(annotation, Event):
+        yield annotation
+    elif typing.get_origin(annotation) in {Union, types.UnionType}:
+        for part in typing.get_args(annotation):
+            yield from _events_in(part)

@@ -1,0 +1,50 @@
+"""Traces: one OpenTelemetry trace from the request or the fire, through event and run, to what the run says."""
+
+from __future__ import annotations
+
+import os
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+#: A collector that is away costs this much at exit, and nothing before.
+EXPORT_MILLIS = 3_000
+
+
+def configure_traces(service: str) -> TracerProvider:
+    """Make the process's tracer. Spans are exported when the standard OTLP variables name an endpoint.
+
+    Without one nothing is recorded, but trace ids still travel, so that log lines can be joined. The sampler is the
+    standard `OTEL_TRACES_SAMPLER`.
+    """
+    exports = bool(
+        os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    )
+    resource = Resource.create({"service.name": service, "service.namespace": "carillon"})
+    provider = TracerProvider(resource=resource) if exports else TracerProvider(resource=resource, sampler=ALWAYS_OFF)
+    if exports:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - 10 MB
+
+        exporter = OTLPSpanExporter(timeout=EXPORT_MILLIS // 1000)
+        provider.add_span_processor(BatchSpanProcessor(exporter, export_timeout_millis=EXPORT_MILLIS))
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def current_traceparent() -> str | None:
+    """The W3C traceparent of the current span, for what leaves the process."""
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def context_of(traceparent: str | None) -> Context | None:
+    """The context that a traceparent names."""
+    return None if traceparent is None else _PROPAGATOR.extract({"traceparent": traceparent}, context=Context())

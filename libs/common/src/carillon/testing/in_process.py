@@ -1,0 +1,54 @@
+"""Running a domain's tasks in the test's own process, without any server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from carillon.contracts import Event
+from carillon.ids import new_id
+from carillon.run import Cause, Run
+from carillon.tasks import Task, Tasks
+from carillon.worker.execution import result_json
+
+
+class InProcess:
+    """Executes tasks as a worker would: arguments validated, resources injected, events said only on success."""
+
+    def __init__(self, tasks: Tasks, resources: Mapping[type, object]) -> None:
+        tasks.check(resources)
+        self._resources = resources
+        #: What successful runs said, in order.
+        self.said: list[Event] = []
+
+    async def run(
+        self,
+        task: Task[..., Any],
+        *,
+        run_id: UUID | None = None,
+        attempt: int = 1,
+        **arguments: Any,
+    ) -> Any:
+        """One attempt; raises what the task raises."""
+        given = {name: _jsonable(value) for name, value in arguments.items()}
+        cause = None
+        if task.hears is not None:
+            cause = Cause(str(run_id or new_id()), task.hears.type, "/test", datetime.now(UTC))
+        run = Run(id=run_id or new_id(), task=task.task_name, domain=task.domain, attempt=attempt, cause=cause)
+        bound = task.validated(given)
+        for name, kind in task.needs.items():
+            bound[name] = run if kind is Run else self._resources[kind]
+        call = task.original_func
+        returned = await call(**bound) if task.is_async else await asyncio.to_thread(call, **bound)
+        result_json(returned)
+        if isinstance(returned, Event):
+            run.say(returned)
+        self.said.extend(run.said)
+        return returned
+
+
+def _jsonable(value: object) -> object:
+    return value.model_dump(mode="json") if isinstance(value, Event) else value

@@ -1,0 +1,252 @@
+"""RabbitMQ nodes of our own, which tests may restart and wipe: an installed rabbitmq-server, or a container."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from carillon.embedded import process
+
+START_SECONDS = 90.0
+CONTROL_SECONDS = 90.0
+#: Pulling the image the first time, in seconds.
+PULL_SECONDS = 300.0
+IMAGE = "docker.io/library/rabbitmq:4"
+#: The port mapper is ours, a test needs few schedulers, and nobody outside of this machine may come in.
+ERLANG_OPTIONS = "-start_epmd false +S 2:2 -kernel inet_dist_use_interface {127,0,0,1}"
+STOP_STEPS = ((signal.SIGTERM, 20.0),)
+
+
+class NodeError(Exception):
+    """A RabbitMQ of our own did not do what it was told; the sentence says what it said."""
+
+
+class Node(Protocol):
+    """A RabbitMQ that belongs to the tests alone."""
+
+    @property
+    def url(self) -> str:
+        """The address of its default vhost."""
+
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl and return what it printed."""
+
+    def restart(self) -> None:
+        """Stop the node and start it again with its data; returns when it answers."""
+
+    def wipe(self) -> None:
+        """Forget every queue, exchange, vhost and message; returns when it answers."""
+
+    def stop(self) -> None:
+        """End the node and remove what it kept."""
+
+
+def programs() -> Path | None:
+    """The folder of rabbitmq-server's own scripts; Debian's wrapper in /usr/sbin insists on its system user."""
+    on_path = shutil.which("rabbitmq-server")
+    candidates = [
+        Path("/usr/lib/rabbitmq/bin"),
+        Path("/opt/rabbitmq/sbin"),
+        *([Path(on_path).parent] if on_path else []),
+    ]
+    usable = (folder for folder in candidates if os.access(folder / "rabbitmq-server", os.X_OK))
+    return next(usable, None) if shutil.which("erl") else None
+
+
+def answers_amqp(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether an AMQP server completes the first step of a handshake at this port."""
+    with suppress(OSError), socket.create_connection((host, port), timeout=2) as connection:
+        connection.settimeout(2)
+        connection.sendall(b"AMQP\x00\x00\x09\x01")
+        return connection.recv(1) == b"\x01"
+    return False
+
+
+def _await_amqp(port: int, child: process.Child | None = None) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not answers_amqp(port):
+        if time.monotonic() > deadline or (child is not None and not child.alive):
+            said = child.log_text(2000).strip() if child else "nothing"
+            message = f"RabbitMQ did not answer; it said: {said}"
+            raise NodeError(message)
+        time.sleep(process.POLL)
+
+
+def _wipe(node: Node, port: int) -> None:
+    for step in ("stop_app", "reset", "start_app"):
+        node.ctl(step)
+    _await_amqp(port)
+
+
+def _run(command: list[str], seconds: float, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds, env=env)
+    if done.returncode != 0:
+        message = f"`{' '.join(command[:4])}` failed: {(done.stderr or done.stdout).strip()[-500:]}"
+        raise NodeError(message)
+    return done.stdout
+
+
+class PrivateNode:
+    """An installed RabbitMQ run with its own folder, name, ports and port mapper, as whatever user we are."""
+
+    def __init__(self, scripts: Path) -> None:
+        self._scripts = scripts
+        self._folder = Path(tempfile.mkdtemp(prefix="carillon-rabbit-"))
+        self._port, mapper_port = process.free_port(), process.free_port()
+        self._env = self._environment(mapper_port)
+        self._write_files()
+        self._mapper = self._start_mapper(mapper_port)
+        self._server: process.Child | None = None
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def url(self) -> str:
+        """The address of its default vhost."""
+        return f"amqp://guest:guest@127.0.0.1:{self._port}/"
+
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl against this node."""
+        control = str(self._scripts / "rabbitmqctl")
+        return _run([control, "-q", "-n", self._env["RABBITMQ_NODENAME"], *arguments], CONTROL_SECONDS, self._env)
+
+    def restart(self) -> None:
+        """Stop the program and start it again on the same data."""
+        if self._server is not None:
+            self._server.stop_now(*STOP_STEPS)
+        self._start()
+
+    def wipe(self) -> None:
+        """Reset the node to its first day."""
+        _wipe(self, self._port)
+
+    def stop(self) -> None:
+        """End the node and its port mapper, and remove their folder."""
+        for child in (self._server, self._mapper):
+            if child is not None:
+                child.stop_now(*STOP_STEPS)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self) -> None:
+        script = self._scripts / "rabbitmq-server"
+        self._server = process.start(
+            "RabbitMQ", [script], log=self._folder / "node.log", env=self._env, cwd=self._folder
+        )
+        _await_amqp(self._port, self._server)
+
+    def _start_mapper(self, port: int) -> process.Child:
+        """Our own epmd, as a child: the one Erlang starts by itself would outlive the tests."""
+        erlang = _run(["erl", "-noshell", "-eval", 'io:format("~s", [code:root_dir()]), halt().'], 30, self._env)
+        found = sorted(Path(erlang.strip()).glob("erts-*/bin/epmd")) or [Path(shutil.which("epmd") or "/usr/bin/epmd")]
+        command: list[str | Path] = [found[-1], "-address", "127.0.0.1", "-port", str(port)]
+        return process.start("epmd", command, log=self._folder / "epmd.log", env=self._env)
+
+    def _environment(self, mapper_port: int) -> dict[str, str]:
+        folder = self._folder
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "HOME": str(folder),
+            "ERL_EPMD_PORT": str(mapper_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"carillon{secrets.token_hex(4)}@localhost",
+            "RABBITMQ_DIST_PORT": str(process.free_port()),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
+            # The script then becomes the server, so that a signal to its process reaches the server.
+            "RUNNING_UNDER_SYSTEMD": "true",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG_OPTIONS,
+        }
+
+    def _write_files(self) -> None:
+        cookie = self._folder / ".erlang.cookie"
+        cookie.touch(mode=0o600)
+        cookie.write_text(secrets.token_hex(16))
+        cookie.chmod(0o400)
+        (self._folder / "rabbitmq-env.conf").write_text("")
+        (self._folder / "enabled_plugins").write_text("[].\n")
+        (self._folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.default = 127.0.0.1:{self._port}\n"
+            "disk_free_limit.absolute = 50MB\n"
+            "log.file = false\nlog.console = true\nlog.console.level = error\n"
+        )
+
+
+def container_engine() -> str | None:
+    """A docker or podman that really answers."""
+    for name in ("docker", "podman"):
+        if not (found := shutil.which(name)):
+            continue
+        with suppress(NodeError, subprocess.TimeoutExpired):
+            _run([found, "info"], 20)
+            return found
+    return None
+
+
+class ContainerNode:
+    """RabbitMQ in a container that is removed with us, however we end."""
+
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
+        self._name = f"carillon-test-rabbit-{secrets.token_hex(4)}"
+        self._port = process.free_port()
+        ports = f"127.0.0.1:{self._port}:5672"
+        # The user guest is refused from outside of the container.
+        command = [engine, "run", "-d", "--name", self._name, "-p", ports, "-e", "RABBITMQ_DEFAULT_USER=carillon"]
+        self._remover = self._start_remover()
+        try:
+            _run([*command, "-e", "RABBITMQ_DEFAULT_PASS=carillon", IMAGE], PULL_SECONDS)
+            _await_amqp(self._port)
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def url(self) -> str:
+        """The address of its default vhost."""
+        return f"amqp://carillon:carillon@127.0.0.1:{self._port}/"
+
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl in the container."""
+        return _run([self._engine, "exec", self._name, "rabbitmqctl", "-q", *arguments], CONTROL_SECONDS)
+
+    def restart(self) -> None:
+        """Restart the container; its data stays."""
+        _run([self._engine, "restart", "-t", "20", self._name], CONTROL_SECONDS)
+        _await_amqp(self._port)
+
+    def wipe(self) -> None:
+        """Reset the node to its first day."""
+        _wipe(self, self._port)
+
+    def stop(self) -> None:
+        """Remove the container."""
+        if self._remover.stdin is not None:
+            self._remover.stdin.close()
+        self._remover.wait(CONTROL_SECONDS)
+
+    def _start_remover(self) -> subprocess.Popen[bytes]:
+        """A process that removes the container when our end of its pipe closes, which also a killed test run does."""
+        script = 'cat >/dev/null; "$1" rm -f "$2" >/dev/null 2>&1'
+        return subprocess.Popen(
+            ["/bin/sh", "-c", script, "remover", self._engine, self._name],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )

@@ -1,0 +1,66 @@
+"""The port that every transport implements. One conformance suite holds for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, Self
+from uuid import UUID
+
+from carillon.cloudevents import Envelope
+from carillon.contracts import Event
+from carillon.ledger.records import Delivery
+
+#: Says to the transport that a delivery is done with. Never raises: an acknowledgement that is lost means that the
+#: delivery comes again, and the fence drops it.
+Acknowledge = Callable[[], Awaitable[None]]
+#: Takes a delivery, and acknowledges it when its end is in the ledger.
+Execute = Callable[[Delivery, Acknowledge], Awaitable[None]]
+#: Submits the runs that answer an event; returns when they are committed.
+Hear = Callable[[Envelope], Awaitable[None]]
+
+
+class Consumer(Protocol):
+    """Something that takes from a transport."""
+
+    async def stop(self) -> None:
+        """Take no more; what was taken goes on."""
+
+
+class Transport(Protocol):
+    """A fast way to reach workers. It may lose everything at any moment: the ledger sends again."""
+
+    #: `rabbitmq` or `postgres`.
+    name: str
+    #: Whether the ledger itself carries runs and events, so that there is nothing to publish.
+    is_ledger: bool
+
+    async def __aenter__(self) -> Self:
+        """Connect; raises `PlatformUnavailableError` saying what to check."""
+        ...
+
+    async def __aexit__(self, *_: object) -> None:
+        """Disconnect."""
+
+    async def dispatch(self, domain: str, deliveries: Sequence[Delivery]) -> list[UUID]:
+        """Give runs to a domain's queue; returns those that it did not take within the deadline."""
+        ...
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> list[UUID]:
+        """Give events to everyone who hears them; returns the keys of those that it did not take."""
+        ...
+
+    async def consume(self, domain: str, worker: UUID, concurrency: int, execute: Execute) -> Consumer:
+        """Take runs of a domain, at most `concurrency` at a time."""
+        ...
+
+    async def hear(self, domain: str, contracts: Sequence[type[Event]], hear: Hear) -> Consumer:
+        """Take events of these types for a domain."""
+        ...
+
+    async def waiting(self, domain: str) -> int | None:
+        """How many runs lie in the domain's queue; None when it cannot be said."""
+        ...
+
+    async def fault(self) -> str | None:
+        """What keeps it from carrying, as a sentence; None when nothing does."""
+        ...

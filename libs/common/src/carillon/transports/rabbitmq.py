@@ -1,0 +1,238 @@
+"""RabbitMQ as the transport: a quorum queue per domain for runs, a topic exchange for events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Self
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import aio_pika
+import orjson
+import structlog
+from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel, AbstractRobustConnection, AbstractRobustQueue
+
+from carillon.cloudevents import Envelope
+from carillon.contracts import Event
+from carillon.errors import PlatformUnavailableError
+from carillon.ledger.records import Delivery
+from carillon.transports.port import Consumer, Execute, Hear
+from carillon.transports.rabbitmq_events import RabbitEvents
+
+log = structlog.get_logger(__name__)
+
+#: Keeps a message that nobody could read: queue, reason, body, headers.
+Bury = Callable[[str, str, bytes, dict[str, Any]], Awaitable[None]]
+
+CONNECT_SECONDS = 5
+PUBLISH_SECONDS = 5
+HEARTBEAT_SECONDS = 30
+#: A message that killed this many consumers is dropped by the broker; its run is rescued, and failed, by the ledger.
+DELIVERY_LIMIT = 20
+
+
+class RabbitTransport:
+    """Connections for taking and for giving are apart: an alarm that blocks publishers must not block acks."""
+
+    name = "rabbitmq"
+    is_ledger = False
+
+    def __init__(self, url: str, *, prefix: str, name: str, bury: Bury) -> None:
+        self._url = url
+        self._prefix = prefix
+        self._name = name
+        self._bury = bury
+        self._giving: AbstractRobustConnection | None = None
+        self._taking: AbstractRobustConnection | None = None
+        self._channel: AbstractRobustChannel | None = None
+        self._declared: set[str] = set()
+        self._events = RabbitEvents(url, prefix=prefix, bury=bury)
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Connect for giving; raises `PlatformUnavailableError` saying what to check."""
+        try:
+            async with asyncio.timeout(2 * CONNECT_SECONDS):
+                self._giving = await self._connect("gives")
+                self._channel = await self._giving.channel(publisher_confirms=True, on_return_raises=True)
+                await self._events.connect()
+        except Exception as error:
+            await self.__aexit__()
+            host = urlsplit(self._url).hostname
+            message = f"RabbitMQ at {host} cannot be reached ({error!r}); check RABBIT_URL, or start the broker"
+            raise PlatformUnavailableError(message) from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Disconnect; what was not acknowledged is delivered again."""
+        for close in (self._events.close, *(c.close for c in (self._taking, self._giving) if c is not None)):
+            with suppress(Exception):
+                await asyncio.wait_for(close(), CONNECT_SECONDS)
+
+    async def dispatch(self, domain: str, deliveries: Sequence[Delivery]) -> list[UUID]:
+        """Publish with confirm, mandatory, within the deadline; returns what was not confirmed."""
+        if not deliveries:
+            return []
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                queue = await self._declare(domain)
+                results = await asyncio.gather(*(self._give(queue, d) for d in deliveries), return_exceptions=True)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the ledger sends again
+            results = [error] * len(deliveries)
+        failed = [d.id for d, result in zip(deliveries, results, strict=True) if isinstance(result, BaseException)]
+        if failed:
+            self._declared.clear()
+            first = next(result for result in results if isinstance(result, BaseException))
+            log.warning("publish failed", domain=domain, runs=len(failed), error=repr(first))
+        return failed
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> list[UUID]:
+        """Publish events to the topic exchange; returns the keys of those that were not confirmed."""
+        return await self._events.publish(envelopes)
+
+    async def consume(self, domain: str, worker: UUID, concurrency: int, execute: Execute) -> Consumer:  # noqa: ARG002
+        """Take runs with a prefetch of `concurrency`, which is thereby the number that run at once."""
+        if self._taking is None:
+            self._taking = await asyncio.wait_for(self._connect("takes"), CONNECT_SECONDS)
+        channel = await self._taking.channel()
+        await channel.set_qos(prefetch_count=concurrency)
+        queue = await _declare_queue(channel, self._queue(domain), robust=True)
+        consumer = _Consumer(queue, domain, execute, self._bury)
+        await consumer.start()
+        return consumer
+
+    async def hear(self, domain: str, contracts: Sequence[type[Event]], hear: Hear) -> Consumer:
+        """Take events from the domain's own queue, bound to what it hears."""
+        return await self._events.hear(domain, contracts, hear)
+
+    async def waiting(self, domain: str) -> int | None:
+        """The ready messages of the queue, which is declared again if it is gone."""
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                queue = await _declare_queue(self._giving_channel, self._queue(domain), robust=False)
+        except Exception as error:  # noqa: BLE001 - an answer is optional
+            log.debug("queue not counted", domain=domain, error=repr(error))
+            return None
+        return queue.declaration_result.message_count
+
+    async def fault(self) -> str | None:
+        """Whether the connections stand."""
+        for connection in (self._giving, self._taking):
+            if connection is not None and not connection.connected.is_set():
+                return "RabbitMQ is not connected; runs wait in the ledger until it is back"
+        return None
+
+    @property
+    def _giving_channel(self) -> AbstractRobustChannel:
+        if self._channel is None:
+            message = "the transport is not open"
+            raise RuntimeError(message)
+        return self._channel
+
+    def _queue(self, domain: str) -> str:
+        return f"{self._prefix}.{domain}.tasks"
+
+    async def _connect(self, purpose: str) -> AbstractRobustConnection:
+        return await aio_pika.connect_robust(
+            self._url,
+            timeout=CONNECT_SECONDS,
+            reconnect_interval=1,
+            client_properties={"connection_name": f"carillon {self._name} {purpose}"},
+            heartbeat=HEARTBEAT_SECONDS,
+        )
+
+    async def _declare(self, domain: str) -> str:
+        name = self._queue(domain)
+        if name not in self._declared:
+            await _declare_queue(self._giving_channel, name, robust=False)
+            self._declared.add(name)
+        return name
+
+    async def _give(self, queue: str, delivery: Delivery) -> None:
+        message = aio_pika.Message(
+            encode(delivery),
+            content_type="application/json",
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            # Unique for each publish: two in flight with one id would share each other's returns.
+            message_id=uuid4().hex,
+        )
+        await self._giving_channel.default_exchange.publish(message, routing_key=queue, mandatory=True)
+
+
+async def _declare_queue(channel: AbstractRobustChannel, name: str, *, robust: bool) -> AbstractRobustQueue:
+    arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
+    return await channel.declare_queue(name, durable=True, robust=robust, arguments=arguments)
+
+
+class _Consumer:
+    """Takes runs from one queue and hands them to the worker."""
+
+    def __init__(self, queue: AbstractRobustQueue, domain: str, execute: Execute, bury: Bury) -> None:
+        self._queue = queue
+        self._domain = domain
+        self._execute = execute
+        self._bury = bury
+        self._tag = ""
+
+    async def start(self) -> None:
+        """Begin to take."""
+        self._tag = await self._queue.consume(self._take, timeout=CONNECT_SECONDS)
+
+    async def stop(self) -> None:
+        """Cancel the consumer; a broker that is away has cancelled it already."""
+        with suppress(Exception):
+            await self._queue.cancel(self._tag, timeout=CONNECT_SECONDS)
+
+    async def _take(self, message: AbstractIncomingMessage) -> None:
+        async def acknowledge() -> None:
+            # After a reconnect the old delivery tag is invalid; the message comes again and the fence drops it.
+            with suppress(Exception):
+                await message.ack()
+
+        try:
+            delivery = decode(message.body)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"not a run that Carillon can read: {error!r}"
+            await self._bury(self._queue.name, reason, message.body, {k: str(v) for k, v in message.headers.items()})
+            log.warning("message buried", queue=self._queue.name, reason=reason)
+            await acknowledge()
+            return
+        await self._execute(delivery, acknowledge)
+
+
+def encode(delivery: Delivery) -> bytes:
+    """A delivery as one JSON object."""
+    return orjson.dumps(
+        {
+            "id": str(delivery.id),
+            "attempt": delivery.attempt,
+            "uncounted": delivery.uncounted,
+            "task": delivery.task,
+            "args": delivery.args,
+            "labels": delivery.labels,
+            "cause": delivery.cause,
+            "traceparent": delivery.traceparent,
+            "given_at": delivery.given_at,
+        }
+    )
+
+
+def decode(body: bytes) -> Delivery:
+    """The delivery in these bytes; raises ValueError, KeyError or TypeError when there is none."""
+    fields = orjson.loads(body)
+    if not isinstance(fields["args"], dict) or not isinstance(fields["task"], str):
+        message = "args is an object and task a string"
+        raise TypeError(message)
+    return Delivery(
+        id=UUID(fields["id"]),
+        attempt=int(fields["attempt"]),
+        uncounted=int(fields.get("uncounted", 0)),
+        task=fields["task"],
+        args=fields["args"],
+        labels=fields.get("labels") or {},
+        cause=fields.get("cause"),
+        traceparent=fields.get("traceparent"),
+        given_at=float(fields.get("given_at", 0)),
+    )

@@ -1,0 +1,216 @@
+"""Events over RabbitMQ, spoken with FastStream: the exchange `events`, and one queue for each domain that hears."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID, uuid4
+
+import structlog
+from fast_depends.exceptions import ValidationError as CastError
+from faststream import AckPolicy, BaseMiddleware
+from faststream.exceptions import SubscriberNotFound
+from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue
+from faststream.rabbit.annotations import RabbitMessage as InjectedMessage
+from faststream.rabbit.schemas.queue import QueueType
+from faststream.specification import AsyncAPI
+from pydantic import ValidationError, create_model
+
+from carillon.cloudevents import AMQP_PREFIXES, STRUCTURED, Envelope, UnreadableEventError, parse
+from carillon.contracts import Event
+from carillon.errors import PlatformUnavailableError
+from carillon.ledger.group_commit import SERVER_AWAY
+from carillon.transports.port import Consumer, Hear
+
+if TYPE_CHECKING:
+    from aio_pika.abc import FieldValue
+    from faststream.rabbit.message import RabbitMessage
+
+log = structlog.get_logger(__name__)
+
+Bury = Callable[[str, str, bytes, dict[str, Any]], Awaitable[None]]
+
+EXCHANGE = RabbitExchange("events", type=ExchangeType.TOPIC, durable=True)
+#: Events of one domain that are being submitted at once.
+PREFETCH = 50
+PUBLISH_SECONDS = 5
+CONNECT_SECONDS = 5
+#: How long to leave the ledger alone after it did not answer.
+AWAY_SECONDS = 0.5
+
+
+def queue_of(prefix: str, domain: str, first: type[Event]) -> RabbitQueue:
+    """The queue of what a domain hears, bound to the first type; `RabbitEvents.hear` binds the others."""
+    return RabbitQueue(
+        f"{prefix}.{domain}.events",
+        durable=True,
+        routing_key=first.type,
+        queue_type=QueueType.QUORUM,
+        arguments={"x-delivery-limit": 20},
+    )
+
+
+def subscribe(broker: RabbitBroker, queue: RabbitQueue, contracts: Sequence[type[Event]], hear: Hear) -> None:
+    """Declare the typed subscribers of a queue, one for each contract."""
+    subscriber = broker.subscriber(
+        queue, EXCHANGE, ack_policy=AckPolicy.MANUAL, no_reply=True, decoder=_decode, title=queue.name
+    )
+    for contract in contracts:
+        subscriber(_listener(contract, hear), filter=_is(contract))
+
+
+def asyncapi(domain: str, prefix: str, contracts: Sequence[type[Event]], says: Sequence[type[Event]]) -> dict[str, Any]:
+    """The AsyncAPI 3.0 document of what a domain hears and says. Nothing is connected for it."""
+    broker = RabbitBroker("amqp://localhost", logger=None, description="Shared by all services.")
+
+    async def hear(_: Envelope) -> None:
+        """Not called."""
+
+    if contracts:
+        subscribe(broker, queue_of(prefix, domain, contracts[0]), contracts, hear)
+    for contract in says:
+        broker.publisher(
+            routing_key=contract.type,
+            exchange=EXCHANGE,
+            title=contract.type,
+            description=contract.__doc__,
+            schema=_typed(contract),
+        )
+    title = f"Carillon {domain}"
+    document = AsyncAPI(broker, title=title, version="0.1.0", schema_version="3.0.0").to_specification()
+    return cast("dict[str, Any]", document.to_jsonable())
+
+
+class RabbitEvents:
+    """Says and hears events. Saying and hearing have a connection each."""
+
+    def __init__(self, url: str, *, prefix: str, bury: Bury) -> None:
+        self._url = url
+        self._prefix = prefix
+        self._bury = bury
+        self._sayer = self._broker()
+        self._hearers: list[RabbitBroker] = []
+
+    async def connect(self) -> None:
+        """Connect for saying, and see that the exchange exists."""
+        await self._sayer.connect()
+        await self._sayer.declare_exchange(EXCHANGE)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        for broker in (*self._hearers, self._sayer):
+            await broker.stop()
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> list[UUID]:
+        """Publish with confirm; an event that nobody hears is no error. Returns the keys of what was not confirmed."""
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                results = await asyncio.gather(*(self._say(e) for e in envelopes), return_exceptions=True)
+        except TimeoutError as error:
+            results = [error] * len(envelopes)
+        failed = [e.key for e, result in zip(envelopes, results, strict=True) if isinstance(result, BaseException)]
+        if failed:
+            log.warning("events not published", events=len(failed), error=repr(results[0]))
+        return failed
+
+    async def hear(self, domain: str, contracts: Sequence[type[Event]], hear: Hear) -> Consumer:
+        """Bind the domain's queue to the contracts' types and take from it."""
+        bury = self._bury
+        queue = queue_of(self._prefix, domain, contracts[0])
+
+        class Unreadable(_BuryUnreadable):
+            """Bound to this queue."""
+
+            async def bury(self, reason: str, message: RabbitMessage) -> None:
+                headers = {name: str(value) for name, value in message.headers.items()}
+                await bury(queue.name, reason, message.body, headers)
+
+        broker = self._broker(Unreadable)
+        self._hearers.append(broker)
+        subscribe(broker, queue, contracts, hear)
+        await asyncio.wait_for(broker.start(), 2 * CONNECT_SECONDS)
+        declared = await broker.declare_queue(queue)
+        for contract in contracts:
+            await declared.bind(EXCHANGE.name, routing_key=contract.type, timeout=CONNECT_SECONDS)
+        return cast("Consumer", broker)
+
+    def _broker(self, *middlewares: Any) -> RabbitBroker:
+        return RabbitBroker(
+            self._url,
+            timeout=CONNECT_SECONDS,
+            reconnect_interval=1,
+            default_channel=Channel(prefetch_count=PREFETCH),
+            middlewares=middlewares,
+            logger=None,
+        )
+
+    async def _say(self, envelope: Envelope) -> None:
+        headers: dict[str, FieldValue] = {"traceparent": envelope.traceparent} if envelope.traceparent else {}
+        await self._sayer.publish(
+            envelope.structured(),
+            exchange=EXCHANGE,
+            routing_key=envelope.type,
+            content_type=STRUCTURED,
+            headers=headers,
+            message_id=uuid4().hex,
+            persist=True,
+            mandatory=False,
+        )
+
+
+class _BuryUnreadable(BaseMiddleware):
+    """Acknowledges what was submitted, buries what nobody can read, and waits while the ledger is away."""
+
+    async def bury(self, reason: str, message: RabbitMessage) -> None:
+        """Keep the message."""
+        raise NotImplementedError
+
+    async def consume_scope(self, call_next: Any, msg: Any) -> Any:
+        """Try until the ledger answers: a delivery is only given up with the connection."""
+        while True:
+            try:
+                await self._hear(call_next, msg)
+                break
+            except (PlatformUnavailableError, *SERVER_AWAY) as error:
+                log.warning("event waits for the ledger", error=repr(error))
+                await asyncio.sleep(AWAY_SECONDS)
+        await msg.ack()
+
+    async def _hear(self, call_next: Any, msg: RabbitMessage) -> None:
+        try:
+            await call_next(msg)
+        except (UnreadableEventError, ValidationError, CastError) as error:
+            await self.bury(str(error), msg)
+            log.warning("event buried", reason=str(error)[:500])
+        except SubscriberNotFound:
+            await self.bury("no task of this domain hears this type any more", msg)
+
+
+async def _decode(message: RabbitMessage) -> dict[str, Any]:
+    (envelope,) = parse(message.body, message.content_type or "", message.headers, AMQP_PREFIXES)
+    return envelope.model_dump()
+
+
+def _typed(contract: type[Event]) -> type[Envelope]:
+    return create_model(
+        f"{contract.__name__}CloudEvent", __base__=Envelope, __doc__=contract.__doc__, data=(contract, ...)
+    )
+
+
+def _is(contract: type[Event]) -> Callable[[RabbitMessage], Awaitable[bool]]:
+    async def of_this_type(message: RabbitMessage) -> bool:
+        return bool((await message.decode() or {}).get("type") == contract.type)
+
+    return of_this_type
+
+
+def _listener(contract: type[Event], hear: Hear) -> Callable[..., Awaitable[None]]:
+    async def listen(event: Envelope, message: RabbitMessage) -> None:  # noqa: ARG001 - its type is the check
+        # What is recorded is what was sent, not what this version of the contract kept of it.
+        await hear(Envelope.model_validate(await message.decode()))
+
+    listen.__annotations__ = {"event": _typed(contract), "message": InjectedMessage, "return": None}
+    listen.__name__ = contract.__name__
+    listen.__doc__ = contract.__doc__
+    return listen

@@ -1,0 +1,34 @@
+"""The broker of tasks that were declared and not yet connected to a platform."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import NoReturn
+
+from taskiq import AckableMessage, AsyncBroker, BrokerMessage
+
+from carillon.errors import NotConnectedError
+
+
+class UnconnectedBroker(AsyncBroker):
+    """Says what is missing when a task is used too early."""
+
+    def __init__(self, domain: str) -> None:
+        super().__init__()
+        self._domain = domain
+
+    def _refuse(self) -> NoReturn:
+        message = (
+            f"the domain {self._domain!r} is not connected to a platform; "
+            "enter `async with carillon.connect(tasks):` first, or run inside its service"
+        )
+        raise NotConnectedError(message)
+
+    async def kick(self, message: BrokerMessage) -> None:  # noqa: ARG002 - Taskiq's signature
+        """Refuse."""
+        self._refuse()
+
+    async def listen(self) -> AsyncGenerator[bytes | AckableMessage, None]:
+        """Refuse."""
+        self._refuse()
+        yield b""  # makes this a generator, as Taskiq wants

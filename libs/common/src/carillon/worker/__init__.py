@@ -1,0 +1,1 @@
+"""The worker: takes deliveries, executes attempts, and writes how they ended."""

@@ -1,0 +1,171 @@
+"""The Taskiq broker: `.kiq()` submits to the ledger, and `taskiq worker` runs Carillon's own worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+from taskiq import AckableMessage, AsyncBroker, BrokerMessage, TaskiqMessage, TaskiqMiddleware
+from taskiq.abc.formatter import TaskiqFormatter
+
+from carillon.errors import InvalidArgumentsError
+from carillon.ids import derived_id, new_id
+from carillon.ledger.records import NewRun, Priority
+from carillon.middleware.tracing import LABEL
+from carillon.platform import Platform
+from carillon.tasks import Task
+from carillon.worker.results import Results
+
+#: Larger arguments belong in storage, with their key as the argument.
+MOST_ARGS_BYTES = 256 * 1024
+#: Labels that say how to run, and are not kept as labels.
+OPTIONS = frozenset({"priority", "delay", "run_at", "expires_at", "idempotency_key", LABEL})
+
+
+class Kick(BrokerMessage):
+    """A broker message that still knows what it was made from."""
+
+    source: TaskiqMessage
+
+
+class _Formatter(TaskiqFormatter):
+    """Carries the message through as it is: the ledger takes fields, not bytes."""
+
+    def dumps(self, message: TaskiqMessage) -> BrokerMessage:
+        return Kick.model_construct(
+            task_id=message.task_id, task_name=message.task_name, message=b"", labels=message.labels, source=message
+        )
+
+    def loads(self, message: bytes) -> TaskiqMessage:
+        return TaskiqMessage.model_validate_json(message)
+
+
+class CarillonBroker(AsyncBroker):
+    """Connects declared tasks to a platform.
+
+    `run_worker` is what `listen` runs: under `taskiq worker` the Taskiq receiver gets no messages, because Carillon's
+    own receiver takes them (decision 0003).
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        tasks: Sequence[Task[..., Any]],
+        middlewares: Sequence[TaskiqMiddleware],
+        results: Results,
+        run_worker: Callable[[asyncio.Event], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.platform = platform
+        self.formatter = _Formatter()
+        self.id_generator = lambda: str(new_id())
+        self.results = results
+        self.result_backend = results
+        self.add_middlewares(*middlewares)
+        for task in tasks:
+            task.broker = self
+            self.local_task_registry[task.task_name] = task
+        self._run_worker = run_worker
+        self._stop = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def kick(self, message: BrokerMessage) -> None:
+        """Accept a run. When this returns it is durable; raises what `Platform.submit` raises."""
+        assert isinstance(message, Kick)  # noqa: S101 - our formatter made it
+        run = self._new_run(message.source)
+        message.source.task_id = str(run.id)
+        await self.platform.submit(run)
+
+    def _new_run(self, source: TaskiqMessage) -> NewRun:
+        task = self.local_task_registry.get(source.task_name)
+        arguments = task.bind(source.args, source.kwargs) if isinstance(task, Task) else _named(source)
+        labels = source.labels
+        key = labels.get("idempotency_key")
+        return NewRun(
+            id=UUID(source.task_id) if key is None else derived_id("key", source.task_name, str(key)),
+            domain=source.task_name.partition(".")[0],
+            task=source.task_name,
+            args=json_args(arguments),
+            labels={name: str(value) for name, value in labels.items() if name not in OPTIONS},
+            priority=_priority(labels.get("priority", Priority.NORMAL)),
+            run_at=_run_at(labels),
+            expires_at=_moment(labels.get("expires_at")),
+            idempotency_key=None if key is None else str(key),
+            actor=self.platform.name,
+            traceparent=labels.get(LABEL),
+        )
+
+    async def listen(self) -> AsyncGenerator[bytes | AckableMessage, None]:
+        """Run Carillon's worker until Taskiq stops listening."""
+        if self._run_worker is None:
+            message = "this broker only submits; run the service that owns the tasks"
+            raise RuntimeError(message)
+        self._worker = asyncio.create_task(self._run_worker(self._stop))
+        await asyncio.shield(self._worker)
+        yield b""  # reached by nobody; it makes this a generator, as Taskiq wants
+
+    async def shutdown(self) -> None:
+        """Drain the worker, then close. Taskiq calls this after it stopped listening."""
+        self._stop.set()
+        if self._worker is not None:
+            await self._worker
+        await super().shutdown()
+
+
+def json_args(arguments: dict[str, Any]) -> str:
+    """Arguments as JSON text; raises `InvalidArgumentsError` when they cannot be kept."""
+    try:
+        encoded = orjson.dumps(arguments, default=_plain)
+    except TypeError as error:
+        message = f"the arguments are not JSON: {error}"
+        raise InvalidArgumentsError(message) from error
+    if len(encoded) > MOST_ARGS_BYTES:
+        message = f"the arguments have {len(encoded)} bytes, the most is {MOST_ARGS_BYTES}; pass a storage key instead"
+        raise InvalidArgumentsError(message)
+    if b"\\u0000" in encoded:
+        message = "the arguments hold the character NUL, which PostgreSQL cannot keep"
+        raise InvalidArgumentsError(message)
+    return encoded.decode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _named(source: TaskiqMessage) -> dict[str, Any]:
+    if source.args:
+        message = f"{source.task_name} is not declared here, so its arguments must be given by name"
+        raise InvalidArgumentsError(message)
+    return dict(source.kwargs)
+
+
+def _priority(value: object) -> int:
+    try:
+        return int(
+            Priority[value.upper()] if isinstance(value, str) and not value.isdigit() else Priority(int(str(value)))
+        )
+    except (KeyError, ValueError):
+        message = f"the priority {value!r} is none of low, normal, high, urgent"
+        raise InvalidArgumentsError(message) from None
+
+
+def _run_at(labels: dict[str, Any]) -> datetime | None:
+    if "delay" in labels:
+        return datetime.now(UTC) + timedelta(seconds=float(labels["delay"]))
+    return _moment(labels.get("run_at"))
+
+
+def _moment(value: object) -> datetime | None:
+    if value is None:
+        return None
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    if moment.tzinfo is None:
+        message = f"the moment {value} names no time zone"
+        raise InvalidArgumentsError(message)
+    return moment

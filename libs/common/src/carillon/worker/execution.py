@@ -1,0 +1,110 @@
+"""One attempt while it executes: what middlewares see and decide."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+from taskiq import TaskiqMessage
+
+from carillon.contracts import Event
+from carillon.errors import PermanentError
+from carillon.ledger.records import Delivery, State
+from carillon.run import Run
+from carillon.tasks import Task
+
+#: A larger result belongs in storage, with its key in the result.
+MOST_RESULT_BYTES = 256 * 1024
+#: Characters kept of an error's message and of its traceback.
+MOST_MESSAGE = 2_000
+MOST_TRACEBACK = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What happens to a run after an attempt."""
+
+    state: State
+    #: completed, failed, retried, snoozed or cancelled.
+    outcome: str
+    delay: timedelta = timedelta(0)
+    counted: bool = True
+
+
+COMPLETED = Verdict(State.COMPLETED, "completed")
+FAILED = Verdict(State.FAILED, "failed")
+CANCELLED = Verdict(State.CANCELLED, "cancelled")
+
+
+@dataclass(slots=True)
+class Execution:
+    """The state of one attempt. Middlewares reach it as `message.execution`."""
+
+    delivery: Delivery
+    #: None when this domain does not know the task.
+    task: Task[..., Any] | None
+    run: Run
+    #: How it ended; the retry middleware decides about failures.
+    verdict: Verdict = COMPLETED
+    result: str | None = None
+    error: str | None = None
+
+    @property
+    def counted_attempt(self) -> int:
+        """The number of this attempt as the retry policy counts."""
+        return self.delivery.attempt - self.delivery.uncounted
+
+    @property
+    def next_run_at(self) -> datetime | None:
+        """When the next attempt is due, if there is one."""
+        return None if self.verdict.state.is_terminal else datetime.now(UTC) + self.verdict.delay
+
+
+class RunMessage(TaskiqMessage):  # type: ignore[no-redef] # the plugin trips over the field `kwargs`
+    """A Taskiq message that knows its attempt."""
+
+    execution: Any = None
+
+
+def result_json(returned: object) -> str:
+    """What a task returned, as JSON text; raises `PermanentError` when it cannot be kept."""
+    try:
+        encoded = orjson.dumps(returned, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError as error:
+        message = f"the result cannot be kept ({error}); return JSON types, pydantic models or events"
+        raise PermanentError(message) from error
+    if len(encoded) > MOST_RESULT_BYTES:
+        message = (
+            f"the result has {len(encoded)} bytes, the most is {MOST_RESULT_BYTES}; keep it in storage, return its key"
+        )
+        raise PermanentError(message)
+    if b"\\u0000" in encoded:
+        message = "the result holds the character NUL, which PostgreSQL cannot keep"
+        raise PermanentError(message)
+    return encoded.decode()
+
+
+def error_json(error: BaseException) -> str:
+    """An error as the ledger keeps it: type, message, traceback, and a fingerprint that groups its like."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].name}" if frames else ""
+    kind = type(error).__name__
+    text = "".join(traceback.format_exception(error))[-MOST_TRACEBACK:]
+    fields = {
+        "type": kind,
+        "message": str(error)[:MOST_MESSAGE],
+        "traceback": text,
+        "fingerprint": sha256(f"{kind}|{where}".encode()).hexdigest()[:16],
+    }
+    return orjson.dumps({name: value.replace("\x00", "\ufffd") for name, value in fields.items()}).decode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Event | BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,0 +1,226 @@
+"""The receiver: starts an attempt, executes it between the middlewares' hooks, ends it in the ledger, acknowledges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from taskiq import TaskiqMiddleware, TaskiqResult
+
+from carillon.contracts import Event
+from carillon.errors import UnknownTaskError
+from carillon.ledger.group_commit import SERVER_AWAY
+from carillon.ledger.records import Delivery, Finish, State
+from carillon.middleware.retry import verdict_of
+from carillon.platform import Platform
+from carillon.run import Cause, Run
+from carillon.tasks import Task
+from carillon.telemetry.metrics import Metrics
+from carillon.transports.port import Acknowledge
+from carillon.worker.execution import Execution, RunMessage, Verdict, error_json, result_json
+from carillon.worker.hooks import Hooks
+from carillon.worker.results import Results
+
+log = structlog.get_logger(__name__)
+
+#: How long to leave the ledger alone after it did not answer; doubled up to the second.
+AWAY_SECONDS = (0.1, 2.0)
+
+
+class Receiver:
+    """Executes deliveries of one domain. There is no early exit without an end in the ledger or a redelivery."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        worker: UUID,
+        domain: str,
+        tasks: Mapping[str, Task[..., Any]],
+        resources: Mapping[type, object],
+        *,
+        middlewares: Sequence[TaskiqMiddleware],
+        metrics: Metrics,
+        results: Results,
+        concurrency: int,
+    ) -> None:
+        self._platform = platform
+        self.worker = worker
+        self._domain = domain
+        self._tasks = tasks
+        self._resources = resources
+        self._hooks = Hooks(middlewares, metrics)
+        self._metrics = metrics
+        self._results = results
+        self._threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix=f"{domain} task")
+        #: What executes now, by run.
+        self.running: dict[UUID, asyncio.Task[Any]] = {}
+        #: The latest moment at which a delivery that came here was given to the transport.
+        self.watermark = 0.0
+
+    async def execute(self, delivery: Delivery, acknowledge: Acknowledge) -> None:
+        """Take one delivery to its end."""
+        self.watermark = max(self.watermark, delivery.given_at)
+        task = asyncio.current_task()
+        if delivery.id in self.running or task is None:
+            # A second delivery of what is executing here; the first will end it.
+            self._metrics.fenced.inc()
+            await acknowledge()
+            return
+        self.running[delivery.id] = task
+        try:
+            if delivery.started or await self._start(delivery):
+                await self._attempt(delivery)
+            else:
+                self._metrics.fenced.inc()
+            await acknowledge()
+        finally:
+            del self.running[delivery.id]
+
+    async def _start(self, delivery: Delivery) -> bool:
+        attempt = (delivery.id, delivery.attempt, self.worker)
+        return await _persist(lambda: self._platform.ledger.start(attempt))
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        execution = self._execution(delivery)
+        structlog.contextvars.bind_contextvars(run=str(delivery.id), task=delivery.task, attempt=delivery.attempt)
+        message = RunMessage.model_construct(
+            task_id=str(delivery.id),
+            task_name=delivery.task,
+            labels=dict(delivery.labels),
+            labels_types=None,
+            args=[],
+            kwargs=dict(delivery.args),
+            execution=execution,
+        )
+        message = await self._hooks.pre_execute(message)
+        result = await self._call(execution, message)
+        await self._hooks.post_execute(message, result)
+        await self._end(execution)
+        await self._results.keep(message.task_id, result, execution.verdict)
+        await self._hooks.post_save(message, result)
+
+    def _execution(self, delivery: Delivery) -> Execution:
+        cause = None
+        if (said := delivery.cause) is not None:
+            cause = Cause(said["id"], said["type"], said["source"], datetime.fromisoformat(said["time"]))
+        run = Run(
+            id=delivery.id,
+            task=delivery.task,
+            domain=self._domain,
+            attempt=delivery.attempt,
+            labels=delivery.labels,
+            cause=cause,
+        )
+        return Execution(delivery, self._tasks.get(delivery.task), run)
+
+    async def _call(self, execution: Execution, message: RunMessage) -> TaskiqResult[Any]:
+        began = time.perf_counter()
+        returned: Any = None
+        error: BaseException | None = None
+        try:
+            returned = await self._run_task(execution, message.kwargs)
+            if isinstance(returned, Event):
+                execution.run.say(returned)
+            execution.result = result_json(returned)
+        except asyncio.CancelledError:
+            # Only the drain cancels; the run is handed back and not ended.
+            raise
+        except BaseException as raised:  # noqa: BLE001 - whatever a task raises must end in the ledger
+            error = raised
+        result: TaskiqResult[Any] = TaskiqResult.model_construct(
+            is_err=error is not None,
+            log=None,
+            return_value=returned,
+            execution_time=time.perf_counter() - began,
+            labels=message.labels,
+            error=error,
+        )
+        if error is not None:
+            await self._fail(execution, message, result, error)
+        return result
+
+    async def _fail(
+        self, execution: Execution, message: RunMessage, result: TaskiqResult[Any], error: BaseException
+    ) -> None:
+        execution.run.said.clear()
+        execution.result = None
+        # In case the hooks that decide and describe should fail themselves.
+        execution.verdict, execution.error = verdict_of(execution, error), None
+        await self._hooks.on_error(message, result, error)
+        execution.error = execution.error or error_json(error)
+        tell = log.error if execution.verdict.state is State.FAILED else log.warning
+        tell(f"attempt {execution.verdict.outcome}", error=f"{type(error).__name__}: {error}"[:500])
+
+    async def _run_task(self, execution: Execution, kwargs: Mapping[str, Any]) -> Any:
+        task = execution.task
+        if task is None:
+            message = (
+                f"{execution.delivery.task} is not a task of {self._domain}; was it renamed, or is the worker older?"
+            )
+            raise UnknownTaskError(message)
+        arguments = task.validated(kwargs)
+        for name, kind in task.needs.items():
+            arguments[name] = execution.run if kind is Run else self._resources[kind]
+        try:
+            async with asyncio.timeout(task.timeout.total_seconds()) as deadline:
+                if task.is_async:
+                    return await task.original_func(**arguments)
+                call = contextvars.copy_context().run
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads, lambda: call(task.original_func, **arguments))
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            message = f"it ran longer than its timeout of {task.timeout.total_seconds():g} s"
+            raise TimeoutError(message) from None
+
+    async def _end(self, execution: Execution) -> None:
+        finish = self._finish_of(execution)
+        said = finish.events
+        try:
+            applied = await _persist(lambda: self._platform.ledger.finish((self.worker, finish)))
+        except Exception as error:
+            # The ledger refused what is in it; without an end the run would say `running` for ever.
+            log.exception("end refused by the ledger")
+            said = ()
+            refused = Finish(
+                id=finish.id, attempt=finish.attempt, state=State.FAILED, outcome="failed", error=error_json(error)
+            )
+            applied = await _persist(lambda: self._platform.ledger.finish((self.worker, refused)))
+        if applied and said:
+            await self._platform.publish(said)
+
+    def _finish_of(self, execution: Execution) -> Finish:
+        verdict: Verdict = execution.verdict
+        envelopes = self._platform.envelopes(execution.run.said, self._domain, execution.delivery.id)
+        return Finish(
+            id=execution.delivery.id,
+            attempt=execution.delivery.attempt,
+            state=verdict.state,
+            outcome=verdict.outcome,
+            result=execution.result,
+            error=execution.error,
+            run_at=execution.next_run_at,
+            uncounted=0 if verdict.counted else 1,
+            events=[e.new_event(actor=self._domain, run_id=execution.delivery.id) for e in envelopes],
+            answers=self._platform.answers(envelopes),
+        )
+
+
+async def _persist(write: Callable[[], Awaitable[bool]]) -> bool:
+    """Write until the ledger answers. Meanwhile the delivery stays unacknowledged, and the fence guards the run."""
+    pause, longest = AWAY_SECONDS
+    while True:
+        try:
+            return await write()
+        except SERVER_AWAY as error:
+            log.warning("the ledger does not answer", error=repr(error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)

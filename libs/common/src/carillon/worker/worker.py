@@ -1,0 +1,96 @@
+"""One worker process of a domain: enrolment, heartbeat, taking, sweeping, and a drain that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
+
+import structlog
+
+from carillon.contracts import Event
+from carillon.ledger.group_commit import SERVER_AWAY
+from carillon.platform import Platform
+from carillon.transports.port import Consumer
+from carillon.worker.receiver import Receiver
+from carillon.worker.sweeper import Sweeper
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_SECONDS = 2.0
+#: Runs that are executing when the worker is told to stop may take this long; the rest is handed back.
+DRAIN_SECONDS = 20.0
+
+
+class Worker:
+    """Keeps one receiver fed, and its runs from being rescued by others."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        domain: str,
+        receiver: Receiver,
+        sweeper: Sweeper,
+        *,
+        hears: Sequence[type[Event]],
+        concurrency: int,
+    ) -> None:
+        self.id = receiver.worker
+        self._platform = platform
+        self._domain = domain
+        self._receiver = receiver
+        self._sweeper = sweeper
+        self._hears = hears
+        self._concurrency = concurrency
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then drain."""
+        await self._platform.ledger.enrol(
+            self.id, self._domain, socket.gethostname(), os.getpid(), version("carillon-common"), self._concurrency
+        )
+        duties = [
+            asyncio.create_task(self._heartbeat(), name="heartbeat"),
+            asyncio.create_task(self._sweeper.run(), name="sweeper"),
+        ]
+        consumers: list[Consumer] = []
+        try:
+            transport = self._platform.transport
+            if self._hears:
+                hear = self._hear
+                consumers.append(await transport.hear(self._domain, self._hears, hear))
+            consumers.append(await transport.consume(self._domain, self.id, self._concurrency, self._receiver.execute))
+            log.info("worker started", transport=transport.name, concurrency=self._concurrency)
+            await stop.wait()
+        finally:
+            await self._drain(consumers)
+            for duty in duties:
+                duty.cancel()
+            await asyncio.gather(*duties, return_exceptions=True)
+
+    async def _hear(self, envelope: object) -> None:
+        await self._platform.hear(self._domain, envelope)  # type: ignore[arg-type]
+
+    async def _heartbeat(self) -> None:
+        while True:
+            with suppress(*SERVER_AWAY):
+                await self._platform.ledger.heartbeat(self.id, len(self._receiver.running))
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def _drain(self, consumers: Sequence[Consumer]) -> None:
+        for consumer in consumers:
+            await consumer.stop()
+        if running := set(self._receiver.running.values()):
+            log.info("worker draining", runs=len(running), seconds=DRAIN_SECONDS)
+            _, left = await asyncio.wait(running, timeout=DRAIN_SECONDS)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+        try:
+            handed_back = await self._platform.ledger.hand_back(self.id)
+            await self._platform.ledger.retire(self.id)
+            log.info("worker stopped", handed_back=handed_back)
+        except SERVER_AWAY as error:
+            log.warning("worker stopped without the ledger; its runs are rescued by others", error=repr(error))

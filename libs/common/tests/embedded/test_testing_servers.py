@@ -1,0 +1,155 @@
+"""The plugin's databases and vhosts: fresh, separate, and gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import aio_pika
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from carillon.testing.rabbitmq_node import answers_amqp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from carillon.testing.rabbitmq_node import Node
+    from carillon.testing.servers import SessionServers
+
+pytest_plugins = ["pytester"]
+
+
+async def test_a_test_database_begins_empty_and_takes_tables(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+
+    await connection.execute("create table bells (note text)")
+    tables = await connection.fetch("select tablename from pg_tables where schemaname = 'public'")
+    await connection.close()
+
+    assert [row["tablename"] for row in tables] == ["bells"]
+
+
+async def test_a_database_made_from_a_template_has_its_tables(new_database: Callable[..., str]) -> None:
+    template = new_database()
+    connection = await asyncpg.connect(template)
+    await connection.execute("create table bells (note text)")
+    await connection.close()
+
+    copy = await asyncpg.connect(new_database(template.rsplit("/", 1)[1]))
+    tables = await copy.fetch("select tablename from pg_tables where schemaname = 'public'")
+    await copy.close()
+
+    assert [row["tablename"] for row in tables] == ["bells"]
+
+
+async def test_a_dropped_database_is_gone_although_somebody_was_connected(test_servers: SessionServers) -> None:
+    url = test_servers.create_database()
+    connection = await asyncpg.connect(url)
+
+    await asyncio.to_thread(test_servers.drop_database, url)
+
+    with pytest.raises(asyncpg.InvalidCatalogNameError):
+        await asyncpg.connect(url)
+    await connection.close(timeout=1)
+
+
+async def test_a_redis_database_is_empty_but_for_its_claim(redis_url: str) -> None:
+    client = Redis.from_url(redis_url)
+
+    keys = await client.keys()
+    await client.aclose()
+
+    assert keys == [b"carillon:tests:claimed"]
+
+
+def test_two_claims_never_get_the_same_redis_database(test_servers: SessionServers, redis_url: str) -> None:
+    other = test_servers.claim_redis()
+    test_servers.release_redis(other)
+
+    assert other != redis_url
+
+
+async def test_a_rabbit_vhost_takes_queues(rabbit_url: str, rabbit_prefix: str) -> None:
+    connection = await aio_pika.connect(rabbit_url)
+    channel = await connection.channel()
+
+    queue = await channel.declare_queue(f"{rabbit_prefix}.bells", durable=True)
+    await channel.default_exchange.publish(aio_pika.Message(b"ding"), routing_key=queue.name)
+    message = await queue.get(timeout=10)
+    await message.ack()
+    await connection.close()
+
+    assert message.body == b"ding"
+
+
+async def test_a_private_node_comes_back_from_a_restart_with_its_queues(private_rabbitmq: Node) -> None:
+    connection = await aio_pika.connect(private_rabbitmq.url)
+    await (await connection.channel()).declare_queue("kept", durable=True)
+    await connection.close()
+
+    await asyncio.to_thread(private_rabbitmq.restart)
+
+    assert "kept" in await asyncio.to_thread(private_rabbitmq.ctl, "list_queues", "name")
+
+
+async def test_a_wiped_private_node_answers_and_has_no_queues(private_rabbitmq: Node) -> None:
+    connection = await aio_pika.connect(private_rabbitmq.url)
+    await (await connection.channel()).declare_queue("lost", durable=True)
+    await connection.close()
+
+    await asyncio.to_thread(private_rabbitmq.wipe)
+
+    assert "lost" not in await asyncio.to_thread(private_rabbitmq.ctl, "list_queues", "name")
+
+
+def test_a_closed_port_is_no_amqp_server() -> None:
+    assert not answers_amqp(1)
+
+
+NEEDS_RABBITMQ = """
+    def test_with_a_queue(rabbit_url):
+        pass
+
+    def test_without():
+        pass
+"""
+
+
+@pytest.fixture
+def no_rabbitmq(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RABBIT_URL", "amqp://guest:guest@127.0.0.1:1/")
+    monkeypatch.delenv("CI", raising=False)
+
+
+@pytest.mark.usefixtures("no_rabbitmq")
+def test_without_rabbitmq_the_other_tests_run_and_the_last_line_says_what_did_not(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(NEEDS_RABBITMQ)
+
+    result = pytester.runpytest_subprocess("-p", "carillon.testing.plugin")
+
+    result.assert_outcomes(passed=1, skipped=1)
+    assert result.ret == pytest.ExitCode.OK
+    assert result.outlines[-1].startswith("The RabbitMQ suite did not run (1 tests): RABBIT_URL")
+
+
+@pytest.mark.usefixtures("no_rabbitmq")
+def test_on_ci_a_missing_rabbitmq_is_a_failure(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    pytester.makepyfile(NEEDS_RABBITMQ)
+
+    result = pytester.runpytest_subprocess("-p", "carillon.testing.plugin")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert result.outlines[-1] == "With CI set this is a failure."
+
+
+@pytest.mark.usefixtures("no_rabbitmq")
+def test_deselecting_the_marker_needs_no_rabbitmq(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(NEEDS_RABBITMQ)
+
+    result = pytester.runpytest_subprocess("-p", "carillon.testing.plugin", "-m", "not rabbitmq")
+
+    result.assert_outcomes(passed=1, deselected=1)
+    assert "did not run" not in result.stdout.str()

@@ -1,0 +1,1 @@
+"""Runs and events of the platform, rolled up by the hour and the day."""

@@ -1,0 +1,58 @@
+"""What backup does and hears, as the platform sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from backup.app import service
+from backup.events import back_up_requested_source
+from backup.tasks import back_up_database, list_backups
+from carillon import Run
+from carillon.contracts import BackupCompleted, BackupRequested
+from carillon.errors import InvalidArgumentsError
+
+if TYPE_CHECKING:
+    from backup.dumps import Dumps
+
+
+def a_run(task: str) -> Run:
+    return Run(id=uuid4(), task=task, domain="backup")
+
+
+async def test_a_requested_backup_says_what_was_proven(dumps: Dumps) -> None:
+    run = a_run("backup.back_up_requested_source")
+
+    said = await back_up_requested_source.original_func(BackupRequested(), run=run, dumps=dumps)
+
+    assert isinstance(said, BackupCompleted)
+    assert (said.source, said.backup_id) == ("platform", run.id)
+    assert said.key == f"backup/platform/{run.id}.dump.zst"
+    assert min(said.stored_bytes, said.plain_bytes, said.rows, said.tables) > 0
+
+
+async def test_running_the_task_twice_says_the_same_twice(dumps: Dumps) -> None:
+    run = a_run("backup.back_up_database")
+
+    first = await back_up_database.original_func("platform", run=run, dumps=dumps)
+    second = await back_up_database.original_func("platform", run=run, dumps=dumps)
+
+    assert first == second
+    assert [each["id"] for each in await list_backups.original_func(5, dumps=dumps)] == [str(run.id)]
+
+
+@pytest.mark.parametrize(
+    "source", ["", "Platform", "-f/tmp/x", "--file=x", "main;id", "$(id)", "host=evil user=x", "a\nb"]
+)
+def test_only_an_id_can_name_a_source(source: str) -> None:
+    with pytest.raises(InvalidArgumentsError):
+        back_up_database.validated({"source": source})
+
+
+def test_the_platform_is_backed_up_every_night() -> None:
+    nightly = {schedule.name: schedule for schedule in service().schedules}["nightly-backup"]
+
+    assert nightly.event == BackupRequested(source="platform")
+    assert (nightly.cron, nightly.timezone) == ("0 2 * * *", "UTC")

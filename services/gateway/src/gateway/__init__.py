@@ -1,0 +1,1 @@
+"""The HTTP surface of Carillon: it shows and steers everything, and executes nothing itself."""

@@ -1,0 +1,128 @@
+"""What the OpenAPI document says beyond the handlers' signatures: bodies, queries, problems, keys, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.api.runs import SEARCH
+from gateway.api.schedules import NEWEST
+from gateway.errors import KINDS
+from gateway.problems import MEDIA_TYPE
+from gateway.submissions import KICK, MOST_KEY, SUBMIT
+
+_ATTRIBUTES: dict[str, Any] = {
+    "specversion": {"const": "1.0"},
+    "id": {"type": "string", "minLength": 1, "maxLength": 256},
+    "source": {"type": "string", "minLength": 1, "maxLength": 256, "description": "With `id`, unique."},
+    "type": {"type": "string", "maxLength": 128, "description": "A type that a domain says or hears."},
+    "subject": {"type": "string", "minLength": 1, "maxLength": 256},
+    "time": {"type": "string", "format": "date-time"},
+    "datacontenttype": {"const": "application/json"},
+    "traceparent": {"type": "string"},
+    "data": {"type": "object"},
+}
+_EVENT = {"type": "object", "properties": _ATTRIBUTES, "required": ["specversion", "source", "type"]}
+_EXAMPLE = {
+    "specversion": "1.0",
+    "id": "order-17",
+    "source": "/shop",
+    "type": "backup.requested.v1",
+    "data": {"source": "platform"},
+}
+_ACCEPT: dict[tuple[str, str], dict[str, Any]] = {
+    ("/api/v1/tasks", "post"): {
+        "application/json": {
+            "schema": SUBMIT,
+            "example": {"task": "backup.back_up_database", "args": {"source": "platform"}},
+        }
+    },
+    ("/api/v1/tasks/{domain}/kick", "post"): {
+        "application/json": {"schema": KICK, "example": {"data": {"source": "platform"}}}
+    },
+    ("/api/v1/events", "post"): {
+        "application/cloudevents+json": {"schema": _EVENT, "example": _EXAMPLE},
+        "application/cloudevents-batch+json": {
+            "schema": {"type": "array", "minItems": 1, "maxItems": 500, "items": _EVENT},
+            "example": [_EXAMPLE],
+        },
+        "application/json": {
+            "schema": {"type": "object", "description": "The data; the attributes are `ce-` headers (binary mode)."},
+            "example": {"source": "platform"},
+        },
+    },
+}
+_QUERIES: dict[tuple[str, str], Mapping[str, Any]] = {
+    ("/api/v1/runs", "get"): SEARCH,
+    ("/api/v1/tasks/history", "get"): SEARCH,
+    ("/api/v1/tasks/scheduled/{name}/fires", "get"): NEWEST,
+    ("/api/v1/events", "get"): NEWEST,
+}
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key, task and arguments are one run, however often they are sent. Other arguments: 422.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MOST_KEY, "pattern": "^[ -~]+$"},
+}
+_PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "description": "RFC 9457.",
+    "properties": {
+        "type": {"type": "string", "format": "uri-reference", "enum": [f"/docs#problem-{kind.slug}" for kind in KINDS]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What happened, and what to do."},
+        "instance": {"type": "string"},
+        "request_id": {"type": "string", "description": "As in the header X-Request-Id and in the log."},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+                "required": ["pointer", "detail"],
+            },
+        },
+    },
+    "required": ["type", "title", "status", "detail", "instance", "request_id"],
+}
+_EVERYWHERE = ("401", "422", "500", "503")
+_WITH_PATH = ("404",)
+_WITH_BODY = ("400", "408", "413", "415")
+
+
+def completed(document: dict[str, Any]) -> dict[str, Any]:
+    """The document that Litestar made from the handlers, with everything else that callers need."""
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {})["Problem"] = _PROBLEM
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "A key, carillon_..."},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+    }
+    components["responses"] = {str(kind.status): _response(kind.status) for kind in KINDS}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if isinstance(operation, dict):
+                _complete(path, method, operation)
+    return document
+
+
+def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    operation["security"] = [{"bearer": []}, {"header": []}] + ([] if method == "post" else [{}])
+    parameters = operation.setdefault("parameters", [])
+    for name, schema in _QUERIES.get((path, method), {}).get("properties", {}).items():
+        parameters.append({"name": name, "in": "query", "schema": schema, "description": schema.get("description", "")})
+    statuses = [*_EVERYWHERE, *(_WITH_PATH if "{" in path else ())]
+    if (path, method) in _ACCEPT:
+        operation["requestBody"] = {"required": True, "content": _ACCEPT[path, method]}
+        statuses += _WITH_BODY
+        if path != "/api/v1/events":
+            parameters.append(_IDEMPOTENCY_KEY)
+    responses = operation["responses"]
+    responses.pop("400", None)
+    responses.update({status: {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)})
+
+
+def _response(status: int) -> dict[str, Any]:
+    titles = "; ".join(kind.title for kind in KINDS if kind.status == status)
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {"description": f"{titles}.", "content": content}

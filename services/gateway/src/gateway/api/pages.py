@@ -1,0 +1,84 @@
+"""The pages for people, and their files. They load nothing from elsewhere."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from litestar import Response, get
+
+from carillon.platform import Platform
+from gateway.api.documents import asyncapi_document, openapi_document
+from gateway.api.requests import Asked
+from gateway.errors import KINDS, NOT_FOUND, ProblemError
+from gateway.reference import event_types_of, operations_of
+
+_templates = Environment(
+    loader=PackageLoader("gateway", "pages/templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TYPES = {
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+_FILES = {
+    entry.name: entry.read_bytes()
+    for entry in files("gateway").joinpath("pages/static").iterdir()
+    if entry.name.rpartition(".")[2] in _TYPES
+}
+
+
+def _page(template: str, **values: object) -> Response[str]:
+    return Response(_templates.get_template(template).render(**values), media_type="text/html; charset=utf-8")
+
+
+@get("/", include_in_schema=False, sync_to_thread=False)
+def status() -> Response[str]:
+    """The status page; its script fills it."""
+    return _page("status.html", here="status")
+
+
+@get("/runs/{id:str}", include_in_schema=False, sync_to_thread=False)
+def run(id: str) -> Response[str]:  # noqa: A002, ARG001 - the script reads it from the address
+    """The page of one run; its script fills it."""
+    return _page("run.html", here="run")
+
+
+@get("/docs", include_in_schema=False, sync_to_thread=False)
+def api_documentation(request: Asked) -> Response[str]:
+    """The HTTP interface, for people."""
+    document = openapi_document(request)
+    return _page("docs.html", here="docs", document=document, groups=operations_of(document), kinds=KINDS)
+
+
+@get("/docs/events", include_in_schema=False)
+async def event_documentation(platform: Platform) -> Response[str]:
+    """Every event, for people."""
+    document = await asyncapi_document(platform)
+    types = event_types_of(await platform.catalogue.event_types(), await platform.catalogue.tasks())
+    return _page("events.html", here="events", document=document, types=types)
+
+
+@get("/static/{name:str}", include_in_schema=False, sync_to_thread=False)
+def static(name: str) -> Response[bytes]:
+    """A file of the pages."""
+    return _file(name)
+
+
+@get("/favicon.ico", include_in_schema=False, sync_to_thread=False)
+def favicon() -> Response[bytes]:
+    """The bell."""
+    return _file("bell.svg")
+
+
+def _file(name: str) -> Response[Any]:
+    if name not in _FILES:
+        message = "the pages have no such file"
+        raise ProblemError(NOT_FOUND, message)
+    media_type = _TYPES[name.rpartition(".")[2]]
+    return Response(_FILES[name], media_type=media_type, headers={"Cache-Control": "public, max-age=300"})

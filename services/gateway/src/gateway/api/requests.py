@@ -1,0 +1,87 @@
+"""What handlers need of a request: its body, its query, its ids, and whose key it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+from litestar import Request
+
+from gateway.bodies import media_type_of, parse_json, read_body, shown
+from gateway.errors import MALFORMED, NOT_FOUND, Fault, ProblemError, invalid
+from gateway.shapes import faults_of
+
+Asked = Request[Any, Any, Any]
+
+JSON = ("application/json",)
+_MOST_PARAMETERS = 100
+
+
+class Bodies:
+    """Reads bodies within the limits of this gateway."""
+
+    def __init__(self, *, most: int, seconds: float) -> None:
+        self._most = most
+        self._seconds = seconds
+
+    async def bytes(self, request: Asked, allowed: Sequence[str] = JSON) -> bytes:
+        """The body, if it is of an allowed type."""
+        media_type_of(list(request.scope["headers"]), allowed)
+        return await read_body(request.receive, request.headers, most=self._most, seconds=self._seconds)
+
+    async def json(self, request: Asked) -> Any:
+        """The body as a JSON value."""
+        return parse_json(await self.bytes(request))
+
+
+def actor_of(request: Asked) -> str:
+    """The name of the key that the request has."""
+    actor: str = request.scope["state"]["actor"]
+    return actor
+
+
+def run_id(text: str) -> UUID:
+    """The id of a run; anything else names no run."""
+    try:
+        found = UUID(text) if len(text) == 36 else None
+    except ValueError:
+        found = None
+    if found is None or str(found) != text.lower():
+        message = "no run has this id; ids look like 0198f0c1-0000-7000-8000-000000000000"
+        raise ProblemError(NOT_FOUND, message)
+    return found
+
+
+def query(request: Asked, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The query, checked against a schema; a parameter that is not an array may be given once.
+
+    Raises `ProblemError`.
+    """
+    found: dict[str, Any] = {}
+    for name, value in _pairs(request):
+        kind = schema["properties"].get(name, {}).get("type")
+        if kind == "array":
+            found.setdefault(name, []).append(value)
+        elif name in found:
+            raise invalid(Fault(shown(name), "may be given once"))
+        else:
+            found[name] = int(value) if kind == "integer" and _is_integer(value) else value
+    faults = faults_of(found, schema)
+    if faults:
+        raise invalid(*(Fault(fault.pointer.lstrip("/") or "query", fault.detail) for fault in faults))
+    return found
+
+
+def _pairs(request: Asked) -> list[tuple[str, str]]:
+    try:
+        text = request.scope["query_string"].decode("ascii")
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS)
+    except ValueError:
+        message = f"the query is not UTF-8 with at most {_MOST_PARAMETERS} parameters"
+        raise ProblemError(MALFORMED, message) from None
+
+
+def _is_integer(text: str) -> bool:
+    return text.isascii() and text.removeprefix("-").isdigit() and len(text) < 10

@@ -1,0 +1,115 @@
+"""The gateway, assembled. `carillon serve gateway` runs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+
+import structlog
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+
+from carillon import Service
+from carillon.http import Web
+from carillon.platform import Platform
+from carillon.settings import PlatformSettings
+from carillon.telemetry.metrics import Metrics
+from gateway import edge
+from gateway.access import needs_key
+from gateway.api import documents, events, files, overview, pages, runs, schedules, tasks
+from gateway.api.requests import Bodies
+from gateway.cursors import Cursors
+from gateway.keys import secret_in
+from gateway.live import Live, Picture
+from gateway.problems import answer_problem
+from gateway.settings import GatewaySettings
+from gateway.store import Keys, Secrets
+
+log = structlog.get_logger(__name__)
+
+#: The name of the key in the key file.
+LOCAL_KEY = "local"
+
+ROUTES = (
+    tasks.list_tasks,
+    tasks.submit_task,
+    tasks.kick_task,
+    runs.search_runs,
+    runs.run_status,
+    runs.run_details,
+    schedules.list_schedules,
+    schedules.list_fires,
+    schedules.pause_schedule,
+    schedules.resume_schedule,
+    events.take_events,
+    events.list_events,
+    events.list_event_types,
+    overview.overview,
+    overview.live,
+    files.report_file,
+    documents.openapi,
+    documents.asyncapi,
+    pages.status,
+    pages.run,
+    pages.api_documentation,
+    pages.event_documentation,
+    pages.static,
+    pages.favicon,
+)
+
+
+def service() -> Service:
+    """Put the gateway together from its settings."""
+    settings = GatewaySettings()
+    live = Live(settings.live_listeners)
+    return Service(
+        name="gateway",
+        settings=PlatformSettings(),
+        migrations="gateway.migrations",
+        resources=partial(resources, settings),
+        routes=partial(web, settings, live),
+        background=live.run,
+        host=settings.host,
+        port=settings.port,
+    )
+
+
+@asynccontextmanager
+async def resources(settings: GatewaySettings, platform: Platform) -> AsyncIterator[Mapping[type, object]]:
+    """See to it that the key in the key file opens this gateway."""
+    if settings.key_file is not None:
+        await Keys(platform.engine).ensure(LOCAL_KEY, secret_in(settings.key_file))
+        log.info("key known", name=LOCAL_KEY, file=str(settings.key_file))
+    yield {}
+
+
+def web(settings: GatewaySettings, live: Live, platform: Platform, metrics: Metrics) -> Web:
+    """What is served, and what handlers are given."""
+    given: Mapping[str, object] = {
+        "platform": platform,
+        "metrics": metrics,
+        "bodies": Bodies(most=settings.body_max_bytes, seconds=settings.body_timeout_seconds),
+        "listeners": live,
+        "picture": Picture(platform),
+    }
+    secrets = Secrets(platform.engine)
+
+    async def cursors() -> Cursors:
+        return Cursors(await secrets.get("cursors"))
+
+    return Web(
+        routes=ROUTES,
+        dependencies={
+            **{name: Provide(_always(value), sync_to_thread=False) for name, value in given.items()},
+            "cursors": Provide(cursors),
+        },
+        guards=[needs_key(Keys(platform.engine), open_reads=settings.open_reads)],
+        exception_handlers={Exception: answer_problem, HTTPException: answer_problem},
+        openapi=documents.CONFIG,
+        around=edge.around(edge.RequestMetrics(metrics.registry), settings.answer_timeout_seconds),
+    )
+
+
+def _always(value: object) -> Callable[[], object]:
+    return lambda: value

@@ -1,0 +1,53 @@
+"""Page cursors: opaque to callers, valid only for the search that made them, and proven not to be forged."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import orjson
+
+from carillon.ledger.history import Cursor
+from gateway.errors import Fault, ProblemError, invalid
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_PROOF_BYTES = 16
+_PLACE_BYTES = 24
+
+
+class Cursors:
+    """Writes and reads cursors with a secret that all gateways of an installation share."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def write(self, place: Cursor, search: Mapping[str, object]) -> str:
+        """A cursor that continues this search after this row."""
+        micros = (place.created_at - _EPOCH) // _MICROSECOND
+        packed = micros.to_bytes(8, "big", signed=True) + place.id.bytes
+        return base64.urlsafe_b64encode(packed + self._proof(packed, search)).decode().rstrip("=")
+
+    def read(self, cursor: str, search: Mapping[str, object]) -> Cursor:
+        """The place a cursor names; raises `ProblemError` unless this search made it."""
+        try:
+            raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raise _forged() from None
+        packed, proof = raw[:_PLACE_BYTES], raw[_PLACE_BYTES:]
+        if len(raw) != _PLACE_BYTES + _PROOF_BYTES or not hmac.compare_digest(proof, self._proof(packed, search)):
+            raise _forged()
+        created_at = _EPOCH + int.from_bytes(packed[:8], "big", signed=True) * _MICROSECOND
+        return Cursor(created_at, UUID(bytes=packed[8:]))
+
+    def _proof(self, packed: bytes, search: Mapping[str, object]) -> bytes:
+        text = orjson.dumps(search, option=orjson.OPT_SORT_KEYS)
+        return hmac.digest(self._secret, packed + text, "sha256")[:_PROOF_BYTES]
+
+
+def _forged() -> ProblemError:
+    return invalid(Fault("cursor", "does not belong to this search; use `next_cursor` with the same filters"))

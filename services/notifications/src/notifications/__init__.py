@@ -1,0 +1,1 @@
+"""Messages to people and systems, and the record of their delivery."""

@@ -1,0 +1,87 @@
+"""Notifications, assembled. `carillon serve notifications` runs it."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from carillon import Service
+from carillon.contracts import NotificationDelivered
+from carillon.settings import PlatformSettings
+from notifications import events  # noqa: F401 - declares what is heard
+from notifications.artefacts import StoredShelf
+from notifications.bodies import Clerk
+from notifications.mail import MaildirMailer, Mailer, SmtpMailer, SmtpServer
+from notifications.outbound import GuardedTransport
+from notifications.post_office import PostOffice
+from notifications.settings import PORTS, NotificationsSettings
+from notifications.store import StoredDeliveries
+from notifications.tasks import tasks
+from notifications.webhooks import Webhook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from taskiq import AsyncBroker
+
+    from carillon.platform import Platform
+
+log = structlog.get_logger(__name__)
+
+
+def service() -> Service:
+    """Put notifications together from its settings."""
+    settings = NotificationsSettings()
+    return Service(
+        name="notifications",
+        settings=PlatformSettings(),
+        tasks=tasks,
+        resources=partial(resources, settings),
+        migrations="notifications.migrations",
+        says=[NotificationDelivered],
+        concurrency=settings.concurrency,
+        port=settings.port,
+    )
+
+
+def broker() -> AsyncBroker:
+    """Return the broker for `taskiq worker notifications.app:broker`."""
+    return service().broker()
+
+
+@asynccontextmanager
+async def resources(settings: NotificationsSettings, platform: Platform) -> AsyncIterator[Mapping[type, object]]:
+    """Open what tasks need, and close it afterwards."""
+    async with AsyncExitStack() as stack:
+        webhook = _webhook(settings)
+        if webhook is not None:
+            stack.push_async_callback(webhook.aclose)
+        office = PostOffice(
+            StoredDeliveries(platform.engine),
+            _mailer(settings),
+            webhook,
+            sender=settings.sender,
+            recipients=settings.recipients,
+        )
+        clerk = Clerk(StoredShelf(platform.storage), attachment_limit=settings.attachments_max_bytes)
+        yield {PostOffice: office, Clerk: clerk}
+
+
+def _mailer(settings: NotificationsSettings) -> Mailer:
+    if settings.smtp_host is None:
+        log.info("mail goes into a folder, no mail server is set", folder=str(settings.folder))
+        return MaildirMailer(settings.folder)
+    password = None if settings.smtp_password is None else settings.smtp_password.get_secret_value()
+    port = settings.smtp_port or PORTS[settings.smtp_tls]
+    server = SmtpServer(settings.smtp_host, port, settings.smtp_user, password, settings.smtp_tls)
+    return SmtpMailer(server, settings.sender)
+
+
+def _webhook(settings: NotificationsSettings) -> Webhook | None:
+    if settings.webhook_url is None or settings.webhook_secret is None:
+        return None
+    transport = GuardedTransport(allow_private=settings.webhook_allow_private)
+    return Webhook(settings.webhook_url.get_secret_value(), settings.webhook_secret.get_secret_value(), transport)

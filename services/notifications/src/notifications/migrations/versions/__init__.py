@@ -1,0 +1,1 @@
+"""Every version of the schema `notifications`, in order."""

@@ -1,0 +1,1 @@
+"""Documents worth sending, from what the platform measured. Begin with `app.py`."""

@@ -1,0 +1,95 @@
+"""CSV: every line of every table in one rectangle, for spreadsheets and programs."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING
+
+from reports.dataset import Runs, Totals, add
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from reports.dataset import OperationsData
+
+COLUMNS = (
+    "table",
+    "start_utc",
+    "name",
+    "runs",
+    "completed",
+    "failed",
+    "cancelled",
+    "other",
+    "mean_seconds",
+    "total_seconds",
+    "said_24_hours",
+    "said_14_days",
+)
+#: What a spreadsheet may take for a formula, full-width forms included; and the guard itself, so that it can be undone.
+_DANGEROUS = tuple("=+-@\t\r\n'\uff1d\uff0b\uff0d\uff20")
+
+
+def guarded(text: str) -> str:
+    """The text with an apostrophe before it where a spreadsheet would run it as a formula."""
+    return f"'{text}" if text.startswith(_DANGEROUS) else text
+
+
+def unguarded(text: str) -> str:
+    """What `guarded` was given."""
+    return text.removeprefix("'")
+
+
+def write(data: OperationsData, path: Path) -> None:
+    """Write the data set; numbers are bare, times are ISO 8601, names are guarded."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows(_rows(data))
+
+
+def read_totals(path: Path) -> Totals:
+    """Add up the file as a stranger would read it."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    events = [row for row in rows if row["table"] == "event"]
+    return Totals(
+        recent=add(_runs(row) for row in rows if row["table"] == "task"),
+        fortnight=add(_runs(row) for row in rows if row["table"] == "day"),
+        events_recent=sum(int(row["said_24_hours"]) for row in events),
+        events_fortnight=sum(int(row["said_14_days"]) for row in events),
+    )
+
+
+def _rows(data: OperationsData) -> Iterable[dict[str, object]]:
+    for task in data.tasks:
+        yield {"table": "task", "name": guarded(task.name), **_figures(task)}
+    for table, lines in (("hour", data.hours), ("day", data.days)):
+        for line in lines:
+            yield {"table": table, "start_utc": f"{line.start:%Y-%m-%dT%H:%M:%SZ}", **_figures(line)}
+    for event in data.events:
+        said = {"said_24_hours": event.recent, "said_14_days": event.fortnight}
+        yield {"table": "event", "name": guarded(event.name), **said}
+
+
+def _figures(runs: Runs) -> dict[str, object]:
+    return {
+        "runs": runs.ended,
+        "completed": runs.completed,
+        "failed": runs.failed,
+        "cancelled": runs.cancelled,
+        "other": runs.other,
+        "mean_seconds": "" if runs.mean_ms is None else f"{runs.mean_ms / 1000:.6f}",
+        "total_seconds": f"{runs.execution_ms / 1000:.3f}",
+    }
+
+
+def _runs(row: Mapping[str, str]) -> Runs:
+    return Runs(
+        completed=int(row["completed"]),
+        failed=int(row["failed"]),
+        cancelled=int(row["cancelled"]),
+        other=int(row["other"]),
+        execution_ms=round(float(row["total_seconds"]) * 1000),
+    )

@@ -1,0 +1,70 @@
+"""What is asked of the schema `reports`, each question in a short transaction of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from carillon.contracts import Artefact, ReportRendered, RollupsComputed
+from reports.models import artefacts, datasets, reports
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from reports.operations import RenderedReport
+
+
+class ReportRegister:
+    """Rendered reports, their artefacts, and the last rollups heard."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def find(self, report_id: UUID) -> ReportRendered | None:
+        """A report rendered before, or None."""
+        which = select(reports).where(reports.c.id == report_id)
+        files = select(artefacts).where(artefacts.c.report_id == report_id).order_by(artefacts.c.position)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(which)).mappings().one_or_none()
+            kept = (await connection.execute(files)).mappings().all()
+        if row is None:
+            return None
+        return ReportRendered(
+            **{field: row[field] for field in ("report", "title", "summary", "as_of")},
+            artefacts=[Artefact(**{field: file[field] for field in Artefact.model_fields}) for file in kept],
+        )
+
+    async def record(self, report: RenderedReport) -> None:
+        """Remember a report and its artefacts; nothing happens where the id is known."""
+        said = report.rendered
+        row = {"id": report.id, "data_sha256": report.data_sha256, **said.model_dump(exclude={"artefacts"})}
+        files = [
+            {"report_id": report.id, "position": position, "as_of": said.as_of, **artefact.model_dump()}
+            for position, artefact in enumerate(said.artefacts)
+        ]
+        async with self._engine.begin() as connection:
+            new = insert(reports).values(row).on_conflict_do_nothing().returning(reports.c.id)
+            if (await connection.execute(new)).first() is not None:
+                await connection.execute(insert(artefacts), files)
+
+    async def remember_rollups(self, report: str, rollups: RollupsComputed) -> None:
+        """Remember rollups, unless younger ones are known: events may arrive in any order."""
+        row = {"report": report, "as_of": rollups.watermark, "rollups": rollups.model_dump(mode="json")}
+        put = insert(datasets).values(row)
+        newer = put.on_conflict_do_update(
+            index_elements=[datasets.c.report],
+            set_={"as_of": put.excluded.as_of, "rollups": put.excluded.rollups, "heard_at": func.now()},
+            where=datasets.c.as_of <= put.excluded.as_of,
+        )
+        async with self._engine.begin() as connection:
+            await connection.execute(newer)
+
+    async def last_rollups(self, report: str) -> RollupsComputed | None:
+        """The youngest rollups heard for a report."""
+        async with self._engine.connect() as connection:
+            kept = await connection.scalar(select(datasets.c.rollups).where(datasets.c.report == report))
+        return None if kept is None else RollupsComputed.model_validate(kept)

@@ -1,0 +1,1 @@
+"""When things happen: schedules, and the trigger events that they fire."""
