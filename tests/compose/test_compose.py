@@ -61,7 +61,7 @@ def test_every_variable_that_a_service_is_given_is_one_that_it_reads(service):
 def test_each_service_answers_where_its_health_is_asked(service):
     environment = CONTAINERS[service]["environment"]
 
-    assert environment[f"{service.upper()}_HOST"] == "0.0.0.0"
+    assert environment["CARILLON_HOST"] == "0.0.0.0"
     assert (
         f"127.0.0.1:{environment[f'{service.upper()}_PORT']}/health/ready"
         in CONTAINERS[service]["healthcheck"]["test"][-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import signal
@@ -120,6 +121,12 @@ def ticking(platform: Platform) -> Callable[..., AbstractAsyncContextManager[Run
     return partial(tick, platform)
 
 
+@pytest.fixture
+def ticking_on() -> Callable[..., AbstractAsyncContextManager[Running]]:
+    """The same on a platform that the test opens."""
+    return tick
+
+
 @asynccontextmanager
 async def tick(platform: Platform, *, now: Callable[[], datetime] = utc_now) -> AsyncIterator[Running]:
     """A clock that runs until the block ends; it leads when the block begins."""
@@ -147,7 +154,7 @@ class Process:
 
     async def url(self) -> str:
         async def listening() -> str:
-            found = LISTENING.search(self._log.read_text())
+            found = LISTENING.search(await asyncio.to_thread(self._log.read_text))
             return found[0] if found else ""
 
         return await eventually(listening, within=30)
@@ -166,9 +173,10 @@ class Process:
 async def start(platform_url: str, tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[Process]]]:
     """A function that starts schedulers; they listen when it returns, and are stopped after the test."""
     async with AsyncExitStack() as stack:
+        numbers = itertools.count()
 
         async def begin(**variables: str) -> Process:
-            log = tmp_path / f"scheduler-{len(list(tmp_path.glob('scheduler-*')))}.log"
+            log = tmp_path / f"scheduler-{next(numbers)}.log"
             environment = {
                 **{key: value for key, value in os.environ.items() if not key.startswith("RABBIT_")},
                 "DATABASE_URL": platform_url,

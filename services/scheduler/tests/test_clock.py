@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from pydantic import SecretStr
 
 from carillon import Service, Tasks
 from carillon.contracts import BackupRequested
@@ -19,6 +19,7 @@ from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.testing.eventually import eventually
 from carillon.testing.running import running
+from scheduler.round import Round
 
 HOUR = timedelta(hours=1)
 
@@ -243,6 +244,29 @@ async def test_a_fire_time_decided_before_is_not_fired_again(platform: Platform,
     assert len(await rows.fires("wound-back")) == len(await rows.events("wound-back")) <= 2
 
 
+async def test_two_that_both_believe_to_lead_fire_once(platform: Platform, rows) -> None:
+    began = ago(minutes=1).replace(microsecond=0)
+    for number in range(20):
+        await rows.schedule(f"both-{number}", interval_seconds=45, anchor=began, created_at=began)
+    epoch = await rows.one("insert into scheduler.leaders (host, pid) values ('here', 1) returning epoch")
+    both = [Round(platform, HOUR), Round(platform, HOUR)]
+
+    results = await asyncio.gather(*(one.decide(datetime.now(UTC), epoch, [], 7) for one in both * 6))
+
+    assert sum(len(result.events) for result in results) == 20
+    assert await rows.one("select count(*) from carillon.events") == 20
+
+
+async def test_a_leader_that_was_replaced_decides_nothing(platform: Platform, rows) -> None:
+    await rows.schedule("due", interval_seconds=1, created_at=ago(seconds=10))
+    old = await rows.one("insert into scheduler.leaders (host, pid) values ('here', 1) returning epoch")
+    await rows.connection.execute("insert into scheduler.leaders (host, pid) values ('there', 2)")
+
+    result = await Round(platform, HOUR).decide(datetime.now(UTC), old, [], 100)
+
+    assert (list(result.fires), list(result.events)) == ([], [])
+
+
 async def test_a_clock_that_is_put_back_does_not_wait_for_the_future(platform: Platform, rows, ticking) -> None:
     await rows.schedule("heartbeat", interval_seconds=1)
     shift = timedelta(days=3650)
@@ -316,18 +340,16 @@ async def test_a_thousand_due_at_once_are_each_fired_once(platform: Platform, ro
     assert await rows.one("select max(decided_at - fire_at) from carillon.fires") < timedelta(seconds=2)
 
 
-async def test_the_service_is_ready_while_its_clock_ticks(
-    platform_settings: PlatformSettings, rows, monkeypatch: pytest.MonkeyPatch
+async def test_over_rabbitmq_the_event_of_a_fire_is_published(
+    platform_settings: PlatformSettings, rows, ticking_on, rabbit_url: str, rabbit_prefix: str
 ) -> None:
-    from dataclasses import replace
+    rabbit = {"rabbit_url": SecretStr(rabbit_url), "rabbit_queue_prefix": rabbit_prefix}
+    await rows.schedule("nightly", interval_seconds=1)
 
-    from scheduler.app import service
+    async with Platform(platform_settings.model_copy(update=rabbit), name="tests") as platform, ticking_on(platform):
+        await rows.until_fired("nightly")
 
-    monkeypatch.setenv("SCHEDULER_PORT", "0")
-    stop = asyncio.Event()
-    process = asyncio.create_task(replace(service(), settings=platform_settings).run(stop))
-    await rows.schedule("heartbeat", interval_seconds=1)
-    await rows.until_fired("heartbeat")
-    stop.set()
+        async def published() -> bool:
+            return await rows.one("select count(*) from carillon.events where published_at is not null") > 0
 
-    await asyncio.wait_for(process, 15)
+        await eventually(published)

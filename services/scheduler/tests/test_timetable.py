@@ -159,6 +159,7 @@ def brute_force(fields: list[frozenset[int]], zone: ZoneInfo, start: datetime, h
     return sorted(moment for moment in due if start <= moment < start + timedelta(hours=hours))
 
 
+#: Some hours before the clocks of each zone jump.
 JUMPS = {
     "UTC": (datetime(2026, 12, 31, 12, tzinfo=UTC),),
     "Asia/Kathmandu": (datetime(2028, 2, 28, 12, tzinfo=UTC),),
@@ -172,7 +173,7 @@ JUMPS = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     zone=st.sampled_from(ZONES),
     minutes=numbers(0, 59),
@@ -189,7 +190,7 @@ def test_fire_times_are_those_that_watching_a_wall_clock_finds(
     weekdays: frozenset[int],
     data: st.DataObject,
 ) -> None:
-    start = data.draw(st.sampled_from(JUMPS[zone])) + data.draw(st.integers(0, 600)) * MINUTE
+    start = data.draw(st.sampled_from(JUMPS[zone])) + data.draw(st.integers(120, 540)) * MINUTE
     fields = [minutes, hours, days, weekdays]
     written = [
         "*" if len(chosen) == size else ",".join(map(str, sorted(chosen)))
@@ -198,6 +199,6 @@ def test_fire_times_are_those_that_watching_a_wall_clock_finds(
     cron = f"{written[0]} {written[1]} {written[2]} * {written[3]}"
     timetable = timetable_of(cron=cron, interval_seconds=None, timezone=zone, anchor=ANCHOR)
 
-    found = list(fire_times(timetable, start - timedelta(seconds=1), start + timedelta(hours=18, seconds=-1)))
+    found = list(fire_times(timetable, start - timedelta(seconds=1), start + timedelta(hours=6, seconds=-1)))
 
-    assert found == brute_force(fields, ZoneInfo(zone), start, 18)
+    assert found == brute_force(fields, ZoneInfo(zone), start, 6)

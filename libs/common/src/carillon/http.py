@@ -52,15 +52,14 @@ class OperationsServer:
         name: str,
         platform: Platform,
         metrics: Metrics,
-        host: str,
-        port: int,
+        address: tuple[str, int],
         web: Web,
         probes: Sequence[Callable[[], str | None]] = (),
     ) -> None:
         self._name = name
         self._platform = platform
         self._metrics = metrics
-        self._address = (host, port)
+        self._address = address
         self._probes = probes
         taken = {path for route in web.routes if isinstance(route, HTTPRouteHandler) for path in route.paths}
         app = Litestar(

@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 #: After the transport refused, submits stay in the ledger for this long before it is tried again.
 REST_SECONDS = 1.0
 #: Runs of one domain that the transport may hold. Beyond it they wait in the ledger, ordered by priority.
-WINDOW = 4_000
+WINDOW = 10_000
 
 
 class Platform:
@@ -84,7 +84,6 @@ class Platform:
         await self._open.enter_async_context(self.wakeups)
         self._open.push_async_callback(self.engine.dispose)
         await self._open.enter_async_context(self.transport)
-        await self.catalogue.refresh()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -154,7 +153,7 @@ class Platform:
     async def say(self, envelope: Envelope, *, actor: str) -> bool:
         """Record an event and let everyone who hears it answer; False when it was recorded before."""
         event = envelope.new_event(actor=actor)
-        new = await self.ledger.say([event], self.answers([envelope]))
+        new = await self.ledger.say([event], await self.answers([envelope]))
         if new:
             await self.publish([event])
         return bool(new)
@@ -170,7 +169,7 @@ class Platform:
         """Record an event that came over the transport, and submit the runs of one domain that answer it."""
         event = envelope.new_event(actor="events")
         await self.ledger.say([replace(event, published=True)], [])
-        for task in self.catalogue.hearers(envelope.type, domain):
+        for task in await self.catalogue.hearers(envelope.type, domain):
             await self.submit(answer(envelope, task.domain, task.name))
 
     def envelopes(self, events: Sequence[Event], source: str, run_id: UUID) -> list[Envelope]:
@@ -183,14 +182,14 @@ class Platform:
             for index, event in enumerate(events)
         ]
 
-    def answers(self, envelopes: Sequence[Envelope]) -> list[NewRun]:
+    async def answers(self, envelopes: Sequence[Envelope]) -> list[NewRun]:
         """The runs that answer events, where the ledger itself carries them; elsewhere the transport does."""
         if not self.ledger.carries_events:
             return []
         return [
             answer(envelope, task.domain, task.name)
             for envelope in envelopes
-            for task in self.catalogue.hearers(envelope.type)
+            for task in await self.catalogue.hearers(envelope.type)
         ]
 
     async def bury(self, queue: str, reason: str, body: bytes, headers: Mapping[str, Any]) -> None:

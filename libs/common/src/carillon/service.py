@@ -63,7 +63,6 @@ class Service:
     #: Runs that one worker process executes at once.
     concurrency: int = 10
     #: Where /metrics, /health, /asyncapi.json and the service's own routes are served; 0 picks a free port.
-    host: str = "127.0.0.1"
     port: int = 0
     routes: Routes | None = None
     background: Background | None = None
@@ -100,7 +99,8 @@ class Service:
             await self._register(platform, resources)
             routes = () if self.routes is None else self.routes(platform, self.metrics)
             web = routes if isinstance(routes, Web) else Web(routes=routes)
-            server = OperationsServer(self.name, platform, self.metrics, self.host, self.port, web, self.probes)
+            address = (self.settings.carillon_host, self.port)
+            server = OperationsServer(self.name, platform, self.metrics, address, web, self.probes)
             group.create_task(server.run(stop))
             if self.background is not None:
                 group.create_task(self.background(platform, self.metrics, stop))

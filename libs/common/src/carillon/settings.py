@@ -40,6 +40,9 @@ class PlatformSettings(BaseSettings):
     #: Where files are kept: a folder, or an obstore URL such as `s3://bucket/prefix`.
     storage_url: str = str(Path(".carillon/storage"))
 
+    #: The address on which every process serves health and metrics, and the gateway everything else. Beyond loopback,
+    #: put a proxy that speaks TLS before the gateway.
+    carillon_host: str = "127.0.0.1"
     #: `json` for machines, `console` for people; unset decides by whether standard output is a terminal.
     carillon_log_format: Literal["json", "console"] | None = None
     carillon_log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, ParamSpec, TypeVar, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import to_json
 from taskiq import AsyncTaskiqDecoratedTask
 
 from carillon.contracts import Event
@@ -74,7 +75,7 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         for name in self.argument_names:
             default = self._parameters[name].default
             fields[name] = (self._hints.get(name, Any), ... if default is inspect.Parameter.empty else Field(default))
-        return create_model(self.function_name, __config__=ConfigDict(extra="forbid", strict=False), **fields)
+        return create_model(self.function_name, __config__=ConfigDict(extra="forbid"), **fields)
 
     @cached_property
     def argument_names(self) -> tuple[str, ...]:
@@ -86,7 +87,7 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
     def needs(self) -> dict[str, type]:
         """The types of what is injected, by parameter name; `Run` is always there."""
         keyword_only = inspect.Parameter.KEYWORD_ONLY
-        return {name: self._hints[name] for name, p in self._parameters.items() if p.kind is keyword_only}
+        return {name: self._hints.get(name, object) for name, p in self._parameters.items() if p.kind is keyword_only}
 
     @cached_property
     def says(self) -> tuple[type[Event], ...]:
@@ -106,9 +107,12 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         return named | dict(kwargs)
 
     def validated(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments as the function wants them; raises `InvalidArgumentsError` saying what does not fit."""
+        """The arguments as the function wants them; raises `InvalidArgumentsError` saying what does not fit.
+
+        Strict, as JSON: `"1"` and `true` are no integers, as in the published schema, but a moment or an id is a string.
+        """
         try:
-            model = self.arguments.model_validate(arguments)
+            model = self.arguments.model_validate_json(to_json(arguments), strict=True)
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors()[:5])
             message = f"the arguments of {self.task_name} do not fit: {faults}"
@@ -201,7 +205,8 @@ class Tasks:
         for task in self.declared.values():
             for name, kind in task.needs.items():
                 if kind not in provided:
-                    message = f"{task.task_name} needs `{name}: {kind.__name__}`, which its service does not provide"
+                    wanted = getattr(kind, "__name__", kind)
+                    message = f"{task.task_name} needs `{name}: {wanted}`, which its service does not provide"
                     raise ConfigurationError(message)
 
 

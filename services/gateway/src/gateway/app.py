@@ -70,7 +70,6 @@ def service() -> Service:
         resources=partial(resources, settings),
         routes=partial(web, settings, live),
         background=live.run,
-        host=settings.host,
         port=settings.port,
     )
 

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from carillon.ids import new_id
 from carillon.telemetry.traces import context_of
-from gateway.errors import INTERNAL, UNAVAILABLE, ProblemError
+from gateway.errors import HEADERS_TOO_LARGE, INTERNAL, UNAVAILABLE, ProblemError
 from gateway.problems import MEDIA_TYPE, body_of
 
 log = structlog.get_logger(__name__)
@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 #: Listeners stay.
 LIVE = "/api/v1/live"
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+MOST_HEADERS = 100
+MOST_HEADER_BYTES = 32 * 1024
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
 _TRACEPARENT = re.compile(r"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
 #: A handler may set its own value for any of these.
@@ -93,6 +95,11 @@ class Edge:
                 self._metrics.seconds.labels(route, method).observe(time.perf_counter() - began)
 
     async def _bounded(self, scope: Scope, receive: Receive, sent: _Sent) -> None:
+        headers = list(scope["headers"])
+        if len(headers) > MOST_HEADERS or sum(len(name) + len(value) for name, value in headers) > MOST_HEADER_BYTES:
+            detail = f"at most {MOST_HEADERS} headers with {MOST_HEADER_BYTES} bytes are taken"
+            await sent.refuse(ProblemError(HEADERS_TOO_LARGE, detail, headers={"Connection": "close"}), scope["path"])
+            return
         try:
             async with asyncio.timeout(None if scope["path"] == LIVE else self._seconds):
                 await self._app(scope, receive, sent)

@@ -34,12 +34,13 @@ TOO_LARGE = Kind("too-large", 413, "The request is too large")
 MEDIA_TYPE = Kind("media-type", 415, "This content type is not taken")
 INVALID = Kind("invalid", 422, "The request does not fit")
 KEY_REUSED = Kind("idempotency-key-reused", 422, "The idempotency key was used for something else")
+HEADERS_TOO_LARGE = Kind("headers-too-large", 431, "The request has too many headers")
 INTERNAL = Kind("internal", 500, "The gateway has a fault")
 UNAVAILABLE = Kind("unavailable", 503, "Carillon cannot do this right now")
 
 KINDS = (
     MALFORMED, KEY_REQUIRED, NOT_FOUND, METHOD_NOT_ALLOWED, TOO_SLOW, TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED,
-    INTERNAL, UNAVAILABLE,
+    HEADERS_TOO_LARGE, INTERNAL, UNAVAILABLE,
 )  # fmt: skip
 
 

@@ -11,8 +11,6 @@ class GatewaySettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_", env_ignore_empty=True, extra="ignore")
 
-    #: The address it listens on; beyond loopback, put a proxy that speaks TLS before it.
-    host: str = "127.0.0.1"
     #: The port of everything the gateway serves; 0 picks a free one.
     port: int = Field(default=8000, ge=0, lt=65536)
     #: A file with the key named `local`. It is made, readable by its owner only, where it does not exist; empty means

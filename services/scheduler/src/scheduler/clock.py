@@ -108,9 +108,9 @@ class Clock:
         if platform.ledger.carries_events and time.monotonic() >= self._refresh_at:
             await platform.catalogue.refresh()
             self._refresh_at = time.monotonic() + REFRESH_SECONDS
-        result, now = await self._decide(rounds, epoch)
+        result = await self._decide(rounds, epoch)
         self._publish(platform, result.events)
-        self._report(result, now, instruments)
+        self._report(result, instruments)
         if result.full:
             return 0.0
         if result.next_due is None:
@@ -118,24 +118,25 @@ class Clock:
         # A millisecond more, so that it is due when we look.
         return min(max((result.next_due - self._now()).total_seconds() + 0.001, 0.0), TICK_SECONDS)
 
-    async def _decide(self, rounds: Round, epoch: int) -> tuple[Result, datetime]:
-        now, started = self._now(), time.monotonic()
+    async def _decide(self, rounds: Round, epoch: int) -> Result:
+        started = time.monotonic()
         self._broken = {key: until for key, until in self._broken.items() if until > started}
         try:
-            result = await rounds.decide(now, epoch, list(self._broken), self._most)
+            result = await rounds.decide(self._now(), epoch, list(self._broken), self._most)
         except OF_THE_BATCH:
             # One row spoils the batch: smaller ones until it is alone, and the others go on.
             self._most = max(1, self._most // 4)
             raise
         self._most = MOST
         self._broken |= dict.fromkeys(result.broken, started + MEND_SECONDS)
-        return result, now
+        return result
 
-    def _report(self, result: Result, now: datetime, instruments: Instruments) -> None:
+    def _report(self, result: Result, instruments: Instruments) -> None:
         instruments.broken.set(len(self._broken))
         for key, why in result.broken.items():
             log.error("schedule cannot be followed", schedule=key.rpartition("@")[0], reason=why)
         left_out: Counter[tuple[str, str]] = Counter()
+        now = self._now()
         for fire in result.fires:
             decision = fire.decision
             instruments.fires.labels(decision.outcome.value).inc()

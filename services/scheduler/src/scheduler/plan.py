@@ -34,12 +34,10 @@ class Plan:
         """The decision that says the event."""
         return next((made for made in self.decisions if made.outcome is Outcome.FIRED), None)
 
-    def envelope(self, traceparent: str | None) -> Envelope | None:
-        """The event of the fire. Its id is the schedule and the fire time, so there cannot be two of one fire."""
-        if self.fired is None:
-            return None
+    def envelope(self, fire_at: datetime, traceparent: str | None = None) -> Envelope:
+        """The event of a fire. Its id is the schedule and the fire time, so there cannot be two of one fire."""
         return Envelope(
-            id=f"{self.schedule}@{self.fired.fire_at.isoformat()}",
+            id=f"{self.schedule}@{fire_at.isoformat()}",
             source=SOURCE,
             type=self.event_type,
             traceparent=traceparent,

@@ -12,6 +12,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from carillon.telemetry.traces import current_traceparent
 from scheduler import store
+from scheduler.decisions import Decision
 from scheduler.errors import ScheduleError
 from scheduler.plan import Plan, plan
 from scheduler.store import Fire
@@ -29,6 +30,7 @@ class Said(NamedTuple):
     """The event of one fire, with the root span of everything that follows from it."""
 
     plan: Plan
+    fired: Decision
     envelope: Envelope
     event: NewEvent
     span: Span
@@ -59,7 +61,7 @@ class Round:
             await store.guard(connection, SILENCE_SECONDS)
             rows = await store.due(connection, now, epoch, skip, most)
             plans, broken = self._plans(rows, now)
-            said = [self._say(one) for one in plans if one.fired is not None]
+            said = [self._say(one, one.fired) for one in plans if one.fired is not None]
             try:
                 fires, events = await self._write(connection, plans, said, now)
             except BaseException as error:
@@ -75,16 +77,13 @@ class Round:
             try:
                 made = plan(row, now, self._grace)
                 # An envelope that could not be said is found here, where it harms no other schedule.
-                made.envelope(None)
+                made.envelope(made.advance.next_fire_at)
                 plans.append(made)
             except (ScheduleError, ValueError, OverflowError) as error:
                 broken[f"{row['name']}@{row['revision']}"] = str(error)
         return plans, broken
 
-    def _say(self, made: Plan) -> Said:
-        fired = made.fired
-        if fired is None:
-            raise AssertionError
+    def _say(self, made: Plan, fired: Decision) -> Said:
         span = self._tracer.start_span(
             f"fire {made.schedule}",
             context=Context(),
@@ -93,10 +92,8 @@ class Round:
             start_time=int(fired.fire_at.timestamp()) * 10**9,
         )
         with trace.use_span(span):
-            envelope = made.envelope(current_traceparent())
-        if envelope is None:
-            raise AssertionError
-        return Said(made, envelope, envelope.new_event(actor="scheduler"), span)
+            envelope = made.envelope(fired.fire_at, current_traceparent())
+        return Said(made, fired, envelope, envelope.new_event(actor="scheduler"), span)
 
     async def _write(
         self, connection: store.Connection, plans: Sequence[Plan], said: Sequence[Said], now: datetime
@@ -108,9 +105,9 @@ class Round:
             for made in one.decisions
         ]
         new = await store.enter(connection, fires) if fires else set()
-        fresh = [one for one in said if one.plan.fired and (one.plan.schedule, one.plan.fired.fire_at) in new]
+        fresh = [one for one in said if (one.plan.schedule, one.fired.fire_at) in new]
         if fresh:
-            answers = self._platform.answers([one.envelope for one in fresh])
+            answers = await self._platform.answers([one.envelope for one in fresh])
             await self._platform.ledger.say([one.event for one in fresh], answers, connection=connection)
         if put_back := [one.schedule for one in plans if one.put_back]:
             await store.forget_ahead(connection, put_back, now)

@@ -34,6 +34,13 @@ class Step:
     #: How many runs have to answer what it said, and how many do.
     expected: int = 0
     answered: int = 0
+    #: Whether its details were read after its end.
+    read: bool = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether the run is over and everything it said is answered."""
+        return self.read and self.answered >= self.expected
 
     @property
     def ended(self) -> bool:
@@ -59,12 +66,11 @@ class Chain:
             await self._read_catalogue()
         if not self.steps:
             await self._find_first()
-        open_ = [step for step in self.steps if not step.ended or step.answered < step.expected]
-        await asyncio.gather(*(self._refresh(step) for step in open_))
+        await asyncio.gather(*(self._refresh(step) for step in self.steps if not step.settled))
 
     def complete(self) -> bool:
         """Whether nothing more will come."""
-        return bool(self.steps) and all(step.ended and step.answered >= step.expected for step in self.steps)
+        return bool(self.steps) and all(step.settled for step in self.steps)
 
     def failed(self) -> Step | None:
         """The first run that ended badly."""
@@ -110,6 +116,7 @@ class Chain:
         step.said = [(part["event"]["type"], part["data"]) for part in said]
         step.expected = sum(len(self._hearers.get(kind, ())) for kind, _ in step.said)
         step.answered = sum(len(part["answers"]) for part in said)
+        step.read = step.ended
         for part in said:
             for answer in part["answers"]:
                 self._add(answer, step.depth + 1)

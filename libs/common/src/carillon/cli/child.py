@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 
 from carillon.cli.exits import MISCONFIGURED
@@ -28,10 +29,11 @@ LONGEST_LINE = 1 << 20
 class ServiceChild:
     """Keeps one service alive until told to stop."""
 
-    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], log: MergedLog) -> None:
+    def __init__(self, name: str, port: int, env: Mapping[str, str], log: MergedLog) -> None:
         self.name = name
-        self._command = command
-        self._env = env
+        self.port = port
+        self._command = [sys.executable, "-m", "carillon.cli.serve", name]
+        self._env = {**env, f"{name.upper()}_PORT": str(port)}
         self._log = log
         self._process: Process | None = None
         self._stopping = False

@@ -22,6 +22,7 @@ from carillon.errors import CarillonError, ConfigurationError
 QUIET_SECONDS = 60.0
 #: Between two looks at the gateway.
 LOOK_SECONDS = 0.25
+PLAIN_WIDTH = 140
 ACCEPTED = 202
 UNKNOWN_KEY = 401
 
@@ -38,7 +39,7 @@ def run() -> int:
 async def _tour(settings: CommandSettings) -> int:
     _check_address(settings.url)
     key = _key(settings)
-    console, began = Console(highlight=False), time.monotonic()
+    console, began = _console(), time.monotonic()
     chain = Chain(settings.url, key, await _send(settings.url, key), BackupRequested.type)
     console.print(f"Sent the event [bold]{BackupRequested.type}[/bold] to {settings.url}. What it sets off:\n")
     with Live(console=console, auto_refresh=False) as live:
@@ -61,6 +62,14 @@ async def _follow(chain: Chain, show: Callable[[], None]) -> None:
         if time.monotonic() - quiet_since > QUIET_SECONDS:
             raise TourError(_standstill(chain))
         await asyncio.sleep(LOOK_SECONDS)
+
+
+def _console() -> Console:
+    """As wide as the terminal; where there is none, wide enough for every line."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
 
 
 def _failure(step: Step) -> str:

@@ -14,6 +14,8 @@ MARKS = {"completed": ("done", "green"), "failed": ("FAIL", "bold red"), "runnin
 def picture(chain: Chain, seconds: float) -> RenderableType:
     """The chain as it is now."""
     table = Table(box=None, pad_edge=False, caption=f"{seconds:.0f} s", caption_justify="left", show_header=False)
+    for _ in range(4):
+        table.add_column(no_wrap=True)
     for step in chain.steps:
         table.add_row(_mark(step), _name(step), _duration(step), _said(step))
     return table

@@ -141,8 +141,7 @@ class _Up:
 
     def _child(self, name: str, env: Mapping[str, str]) -> ServiceChild:
         port = self._settings.carillon_port if name == GATEWAY else process.free_port()
-        command = [sys.executable, "-m", "carillon.cli.serve", name]
-        return ServiceChild(name, command, {**env, f"{name.upper()}_PORT": str(port)}, self._log)
+        return ServiceChild(name, port, env, self._log)
 
     async def _watch(self, servers: Servers) -> None:
         """Start our servers again when they die; the services connect again by themselves."""
@@ -156,16 +155,22 @@ class _Up:
                 self._log.say(str(error), "error")
 
     async def _announce(self, began: float) -> None:
-        """Say how to use the platform as soon as the gateway can be used."""
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
-            with suppress(PlatformUnavailableError):
-                if (await ask(f"{self._settings.url}/health/ready")).status == OK_STATUS:
-                    self._log.plain(_welcome(self._settings, time.monotonic() - began))
-                    return
-            await asyncio.sleep(LOOK_SECONDS)
-        message = f"The gateway was not ready within {READY_SECONDS:.0f} s; the lines above say why."
-        raise PlatformUnavailableError(message)
+        """Say how to use the platform as soon as every service is ready."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await asyncio.gather(*(_ready(child.port) for child in self._children))
+        except TimeoutError:
+            self._log.say(f"not everything was ready within {READY_SECONDS:.0f} s; `carillon doctor` says why", "error")
+        else:
+            self._log.plain(_welcome(self._settings, time.monotonic() - began))
+
+
+async def _ready(port: int) -> None:
+    while True:
+        with suppress(PlatformUnavailableError):
+            if (await ask(f"http://127.0.0.1:{port}/health/ready")).status == OK_STATUS:
+                return
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _until(stopped: asyncio.Task[bool], parts: list[asyncio.Task[None]]) -> None:

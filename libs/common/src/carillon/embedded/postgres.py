@@ -112,6 +112,9 @@ class Postgres:
     def _data_folder(self, account: Account | None) -> Path:
         noted = self._folder.notes().get("postgres_data")
         if noted and (Path(noted) / "PG_VERSION").exists():
+            if account is not None and not account.can_enter(Path(noted).parent):
+                message = f"PostgreSQL's data in {noted} was made for the user nobody, who cannot enter there any more; open the folders above."
+                raise EmbeddedServerError(message)
             return Path(noted)
         if noted:
             log.warning("data folder is gone, beginning with an empty one", folder=noted)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import structlog
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from carillon.ledger.tables import domains, event_types, tasks
+
+log = structlog.get_logger(__name__)
 
 Row = Mapping[str, Any]
 
@@ -21,15 +26,25 @@ class Hearer(NamedTuple):
     domain: str
 
 
+#: Who hears what is read again after this time; a listener that registers meanwhile is found by its sweeper.
+FRESH_SECONDS = 2.0
+
+
 class Catalogue:
-    """What is registered. `refresh` reads who hears what; between two reads the answer may be some seconds old."""
+    """What is registered."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._hearers: dict[str, list[Hearer]] = {}
+        self._read_at = -FRESH_SECONDS
 
-    def hearers(self, event_type: str, domain: str | None = None) -> list[Hearer]:
-        """The tasks that hear a type, in all domains or in one."""
+    async def hearers(self, event_type: str, domain: str | None = None) -> list[Hearer]:
+        """The tasks that hear a type, in all domains or in one, as known within the last two seconds."""
+        if time.monotonic() - self._read_at >= FRESH_SECONDS:
+            try:
+                await self.refresh()
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.warning("catalogue not read", error=repr(error))
         found = self._hearers.get(event_type, [])
         return found if domain is None else [hearer for hearer in found if hearer.domain == domain]
 
@@ -40,7 +55,7 @@ class Catalogue:
         async with self._engine.connect() as connection:
             for event_type, name, domain in await connection.execute(query.order_by(tasks.c.name)):
                 found.setdefault(event_type, []).append(Hearer(name, domain))
-        self._hearers = found
+        self._hearers, self._read_at = found, time.monotonic()
 
     async def register(
         self,

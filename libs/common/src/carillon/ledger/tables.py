@@ -76,7 +76,9 @@ runs = Table(
     CheckConstraint("state in ('" + "', '".join(STATES) + "')", name="state"),
     Index("ix_runs_waiting", "domain", text("priority desc"), "run_at", "id", postgresql_where=WAITING),
     Index("ix_runs_expiring", "domain", "expires_at", postgresql_where=text(f"{WAITING} and expires_at is not null")),
-    Index("ix_runs_running", "worker_id", postgresql_where=text("state = 'running'")),
+    # On the id, not the worker: the end of an attempt finds its row by id, and must not wade through the dead entries
+    # that thousands of ended attempts of its worker have left.
+    Index("ix_runs_running", "id", postgresql_where=text("state = 'running'")),
     Index("ix_runs_event", "event_id", "task", postgresql_where=text("event_id is not null")),
     Index("ix_runs_history", text("created_at desc"), text("id desc")),
     Index("ix_runs_finished", "finished_at", postgresql_where=text("finished_at is not null")),

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from pydantic_core import to_jsonable_python
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage, TaskiqMessage, TaskiqMiddleware
 from taskiq.abc.formatter import TaskiqFormatter
 
@@ -119,7 +120,7 @@ class CarillonBroker(AsyncBroker):
 def json_args(arguments: dict[str, Any]) -> str:
     """Arguments as JSON text; raises `InvalidArgumentsError` when they cannot be kept."""
     try:
-        encoded = orjson.dumps(arguments, default=_plain)
+        encoded = orjson.dumps(arguments, default=to_jsonable_python)
     except TypeError as error:
         message = f"the arguments are not JSON: {error}"
         raise InvalidArgumentsError(message) from error
@@ -130,12 +131,6 @@ def json_args(arguments: dict[str, Any]) -> str:
         message = "the arguments hold the character NUL, which PostgreSQL cannot keep"
         raise InvalidArgumentsError(message)
     return encoded.decode()
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def _named(source: TaskiqMessage) -> dict[str, Any]:

@@ -182,7 +182,7 @@ class Receiver:
             raise TimeoutError(message) from None
 
     async def _end(self, execution: Execution) -> None:
-        finish = self._finish_of(execution)
+        finish = await self._finish_of(execution)
         said = finish.events
         try:
             applied = await _persist(lambda: self._platform.ledger.finish((self.worker, finish)))
@@ -197,7 +197,7 @@ class Receiver:
         if applied and said:
             await self._platform.publish(said)
 
-    def _finish_of(self, execution: Execution) -> Finish:
+    async def _finish_of(self, execution: Execution) -> Finish:
         verdict: Verdict = execution.verdict
         envelopes = self._platform.envelopes(execution.run.said, self._domain, execution.delivery.id)
         return Finish(
@@ -210,7 +210,7 @@ class Receiver:
             run_at=execution.next_run_at,
             uncounted=0 if verdict.counted else 1,
             events=[e.new_event(actor=self._domain, run_id=execution.delivery.id) for e in envelopes],
-            answers=self._platform.answers(envelopes),
+            answers=await self._platform.answers(envelopes),
         )
 
 

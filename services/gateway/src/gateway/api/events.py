@@ -68,7 +68,7 @@ async def _record(platform: Platform, envelopes: list[Envelope], actor: str) -> 
     # One statement, so that a batch is recorded whole or not at all.
     different = list({envelope.key: envelope for envelope in envelopes}.values())
     events = {envelope.key: envelope.new_event(actor=actor) for envelope in different}
-    new = await platform.ledger.say(list(events.values()), platform.answers(different))
+    new = await platform.ledger.say(list(events.values()), await platform.answers(different))
     await platform.publish([event for key, event in events.items() if key in new])
     return new
 
