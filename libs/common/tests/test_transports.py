@@ -269,6 +269,25 @@ async def test_a_worker_that_is_stopped_finishes_what_it_can(platform, shop):
     assert (await platform.history.run(accepted.id))["state"] == "completed"
 
 
+async def test_what_ended_before_the_retention_is_forgotten_and_nothing_else(platform, shop):
+    old, new = [await platform.submit(new_run("add", f'{{"a": {number}}}')) for number in (1, 2)]
+
+    async with running(shop_service(platform.settings, shop), platform):
+        await ended(platform, old.id)
+        await ended(platform, new.id)
+        async with platform.ledger.transaction() as connection:
+            long_ago = "update carillon.runs set finished_at = now() - interval '169 hours' where id = $1"
+            await connection.execute(long_ago, old.id)
+        await eventually(lambda: is_gone(platform, old.id))
+
+    assert await platform.history.attempts(old.id) == []
+    assert (await platform.history.run(new.id))["state"] == "completed"
+
+
+async def is_gone(platform: Platform, run: UUID) -> bool:
+    return await platform.history.run(run) is None
+
+
 class Saboteur(TaskiqMiddleware):
     """Raises in every hook."""
 

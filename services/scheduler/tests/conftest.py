@@ -162,11 +162,15 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    async def ended(self) -> int:
+        """The exit code of one that was told to end."""
+        return await asyncio.wait_for(self._process.wait(), 20)
+
     async def end(self) -> int:
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGCONT)
             self._process.terminate()
-        return await asyncio.wait_for(self._process.wait(), 20)
+        return await self.ended()
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ async def test_a_scheduler_that_ends_in_order_hands_over_within_two_seconds(star
     schedulers[leader].send(signal.SIGTERM)
 
     assert await other_leader(rows, leader, within=5) < 3
-    assert await schedulers[leader].end() == 0
+    assert await schedulers[leader].ended() == 0
 
 
 async def test_a_restart_after_a_downtime_fires_the_latest_and_accounts_for_the_others(start, rows) -> None:
@@ -80,7 +80,7 @@ async def test_a_restart_after_a_downtime_fires_the_latest_and_accounts_for_the_
     first = await start()
     await rows.until_fired("heartbeat", 2)
     os.kill(first.pid, signal.SIGKILL)
-    await first.end()
+    await first.ended()
     last = (await rows.fires("heartbeat"))[-1]
 
     async def three_seconds_passed() -> bool:

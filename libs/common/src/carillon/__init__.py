@@ -11,11 +11,35 @@ async def send_invoice(order: str, *, run: Run) -> dict[str, str]:
 ```
 """
 
-from carillon.connection import connect
-from carillon.ledger.schedules import Schedule
-from carillon.retry import Retry
-from carillon.run import Cause, Run
-from carillon.service import Service
-from carillon.tasks import Task, Tasks
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from carillon.connection import connect
+    from carillon.ledger.schedules import Schedule
+    from carillon.retry import Retry
+    from carillon.run import Cause, Run
+    from carillon.service import Service
+    from carillon.tasks import Task, Tasks
 
 __all__ = ["Cause", "Retry", "Run", "Schedule", "Service", "Task", "Tasks", "connect"]
+
+_HOMES = {
+    "Cause": "carillon.run",
+    "Retry": "carillon.retry",
+    "Run": "carillon.run",
+    "Schedule": "carillon.ledger.schedules",
+    "Service": "carillon.service",
+    "Task": "carillon.tasks",
+    "Tasks": "carillon.tasks",
+    "connect": "carillon.connection",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is asked for: a process that needs one piece does not pay 100 MB for all of them."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'carillon' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

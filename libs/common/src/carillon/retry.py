@@ -34,5 +34,6 @@ class Retry:
         """How long to wait after this counted attempt (1 is the first) failed; None when none is left."""
         if attempt >= self.attempts:
             return None
-        ceiling: timedelta = min(self.cap, self.base * 2 ** min(attempt - 1, 30))
-        return ceiling * random.random()  # noqa: S311 - spreads load, guards nothing
+        # In seconds, because a timedelta doubled often enough overflows.
+        ceiling = min(self.cap.total_seconds(), self.base.total_seconds() * 2.0 ** (attempt - 1))
+        return timedelta(seconds=ceiling * random.random())  # noqa: S311 - spreads load, guards nothing

@@ -37,8 +37,6 @@ REST_SECONDS = 0.25
 MOST = 500
 #: A schedule that could not be followed is tried again after this long, even if nobody changed it.
 MEND_SECONDS = 30.0
-#: How often to ask which domains hear what.
-REFRESH_SECONDS = 5.0
 #: Batches of events on their way to the transport; beyond that the sweepers publish.
 MOST_PUBLISHING = 100
 #: How long events may still go out when the process stops; the sweepers publish the rest.
@@ -55,7 +53,6 @@ class Clock:
         self._grace = grace
         self._now = now
         self._ticked_at = time.monotonic()
-        self._refresh_at = 0.0
         self._trouble: str | None = None
         self._broken: dict[str, float] = {}
         self._most = MOST
@@ -105,9 +102,6 @@ class Clock:
         epoch = await leadership.hold()
         if epoch is None:
             return TICK_SECONDS
-        if platform.ledger.carries_events and time.monotonic() >= self._refresh_at:
-            await platform.catalogue.refresh()
-            self._refresh_at = time.monotonic() + REFRESH_SECONDS
         result = await self._decide(rounds, epoch)
         self._publish(platform, result.events)
         self._report(result, instruments)

@@ -14,7 +14,7 @@ from carillon.cli.chain import Chain, Step
 from carillon.cli.exits import OK, in_one_sentence
 from carillon.cli.settings import CommandSettings
 from carillon.cli.tour_view import goodbye, picture
-from carillon.cli.web import ask
+from carillon.cli.web import Answer, ask
 from carillon.contracts import BackupRequested
 from carillon.errors import CarillonError, ConfigurationError
 
@@ -25,6 +25,9 @@ LOOK_SECONDS = 0.25
 PLAIN_WIDTH = 140
 ACCEPTED = 202
 UNKNOWN_KEY = 401
+AWAY = 503
+#: The gateway takes nothing while PostgreSQL starts; the same event is sent again for this long.
+SEND_SECONDS = 30.0
 
 
 class TourError(CarillonError):
@@ -111,7 +114,7 @@ async def _send(url: str, key: str) -> str:
         "type": BackupRequested.type,
         "data": {"source": "platform"},
     }
-    answer = await ask(f"{url}/api/v1/events", key=key, body=event, content_type="application/cloudevents+json")
+    answer = await _post(url, key, event)
     if answer.status == UNKNOWN_KEY:
         message = f"The gateway at {url} does not know this key; set CARILLON_KEY, or CARILLON_HOME to its folder."
         raise ConfigurationError(message)
@@ -119,3 +122,13 @@ async def _send(url: str, key: str) -> str:
         message = f"The gateway did not take the event: {answer.problem()}"
         raise TourError(message)
     return str(answer.json()["events"][0]["id"])
+
+
+async def _post(url: str, key: str, event: object) -> Answer:
+    """Send the event, and send the same one again while the gateway takes nothing."""
+    deadline = time.monotonic() + SEND_SECONDS
+    while True:
+        answer = await ask(f"{url}/api/v1/events", key=key, body=event, content_type="application/cloudevents+json")
+        if answer.status != AWAY or time.monotonic() > deadline:
+            return answer
+        await asyncio.sleep(LOOK_SECONDS)

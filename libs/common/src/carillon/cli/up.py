@@ -25,6 +25,7 @@ from carillon.errors import ConfigurationError, PlatformUnavailableError
 GATEWAY = "gateway"
 #: A first start imports everything from a cold disk, in seconds.
 READY_SECONDS = 120.0
+PORT_SECONDS = 3.0
 #: Between two looks at what sends no signal, in seconds.
 LOOK_SECONDS = 0.1
 WATCH_SECONDS = 1.0
@@ -50,7 +51,7 @@ class _Up:
         began = time.monotonic()
         self._log.take_logs()
         names = self._services()
-        self._check_port()
+        await self._check_port()
         loop = asyncio.get_running_loop()
         for number in STOPPING_SIGNALS:
             loop.add_signal_handler(number, self._asked_to_stop)
@@ -75,15 +76,14 @@ class _Up:
             raise ConfigurationError(message)
         return names
 
-    def _check_port(self) -> None:
-        port = self._settings.carillon_port
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                message = f"Port {port} cannot be used ({error.strerror}); stop what uses it, or set CARILLON_PORT."
-                raise ConfigurationError(message) from error
+    async def _check_port(self) -> None:
+        """Wait a moment for the port: the gateway of a run that was just killed is still ending."""
+        port, deadline = self._settings.carillon_port, time.monotonic() + PORT_SECONDS
+        while fault := _bind_fault(port):
+            if time.monotonic() > deadline:
+                message = f"Port {port} cannot be used ({fault}); stop what uses it, or set CARILLON_PORT."
+                raise ConfigurationError(message)
+            await asyncio.sleep(LOOK_SECONDS)
 
     @asynccontextmanager
     async def _servers(self) -> AsyncIterator[tuple[Servers, dict[str, str]]]:
@@ -163,6 +163,16 @@ class _Up:
             self._log.say(f"not everything was ready within {READY_SECONDS:.0f} s; `carillon doctor` says why", "error")
         else:
             self._log.plain(_welcome(self._settings, time.monotonic() - began))
+
+
+def _bind_fault(port: int) -> str | None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.strerror or "it is taken"
+    return None
 
 
 async def _ready(port: int) -> None:

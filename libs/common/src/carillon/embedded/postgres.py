@@ -113,7 +113,7 @@ class Postgres:
         noted = self._folder.notes().get("postgres_data")
         if noted and (Path(noted) / "PG_VERSION").exists():
             if account is not None and not account.can_enter(Path(noted).parent):
-                message = f"PostgreSQL's data in {noted} was made for the user nobody, who cannot enter there any more; open the folders above."
+                message = f"PostgreSQL runs as the user nobody, who can no longer enter {noted}; let others pass there."
                 raise EmbeddedServerError(message)
             return Path(noted)
         if noted:

@@ -57,11 +57,16 @@ class GroupCommit(Generic[Item, Outcome]):
             return await future
 
     async def _drain(self) -> None:
-        # One turn of the loop, so that callers who are ready now share the first batch.
-        await asyncio.sleep(0)
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-            await self._commit(batch)
+        try:
+            # One turn of the loop, so that callers who are ready now share the first batch.
+            await asyncio.sleep(0)
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+                await self._commit(batch)
+        finally:
+            # Only an interrupted writer leaves any, and nobody else would ever answer them.
+            self._refuse(list(self._waiting), ConnectionError("the write was interrupted"))
+            self._waiting.clear()
 
     async def _commit(self, batch: list[tuple[Item, asyncio.Future[Outcome]]]) -> None:
         try:
@@ -87,7 +92,7 @@ class GroupCommit(Generic[Item, Outcome]):
                     future.set_result(outcome)
 
     @staticmethod
-    def _refuse(batch: list[tuple[Item, asyncio.Future[Outcome]]], error: BaseException) -> None:
+    def _refuse(batch: Sequence[tuple[Item, asyncio.Future[Outcome]]], error: BaseException) -> None:
         for _, future in batch:
             if not future.done():
                 future.set_exception(error)

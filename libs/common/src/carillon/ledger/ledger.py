@@ -199,6 +199,12 @@ class Ledger:
         """Give the runs of a worker, started at least `age` ago, back to the queue, but for those it has in hand."""
         return len(await self.pool.fetch(sql.HAND_BACK, worker, age, list(but)))
 
+    async def forget(self, domain: str, age: timedelta) -> int:
+        """Delete up to 1,000 runs of a domain that ended, and 1,000 events that were recorded, before this age."""
+        runs = await self.pool.fetch(sql.FORGET_RUNS, domain, age)
+        events = await self.pool.fetch(sql.FORGET_EVENTS, age)
+        return len(runs) + len(events)
+
     async def unheard(self, domain: str, age: timedelta) -> list[asyncpg.Record]:
         """Events at least that old without the run of a task of this domain that hears them."""
         return await self.pool.fetch(sql.UNHEARD, domain, age)

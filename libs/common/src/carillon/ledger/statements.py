@@ -300,6 +300,28 @@ select id from back cross join (select count(*) from woken) as w
 """
 )
 
+#: Forgets ended runs of a domain, a bounded number at a time, with their attempts. Rows that somebody holds are skipped.
+FORGET_RUNS = """
+with old as (
+    select id from carillon.runs where domain = $1 and finished_at < now() - $2::interval
+    limit 1000 for update skip locked
+), tries as (
+    delete from carillon.attempts using old where run_id = old.id
+)
+delete from carillon.runs r using old where r.id = old.id returning r.id
+"""
+
+#: Forgets events and workers that are as old; whoever heard an event has long submitted its run.
+FORGET_EVENTS = """
+with old as (
+    select id from carillon.events
+    where recorded_at < now() - $1::interval and published_at is not null limit 1000 for update skip locked
+), gone as (
+    delete from carillon.workers where heartbeat_at < now() - $1::interval
+)
+delete from carillon.events e using old where e.id = old.id returning e.id
+"""
+
 UNPUBLISHED = """
 select id, event_id, source, type, subject, time, data, actor, traceparent, run_id
 from carillon.events where published_at is null and recorded_at < now() - $1::interval

@@ -9,10 +9,15 @@ from typing import Literal
 import orjson
 import structlog
 from opentelemetry import trace
+from structlog.processors import ExceptionRenderer
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 #: Libraries whose chatter says nothing that Carillon does not say itself.
 QUIET = ("aio_pika", "aiormq", "apscheduler", "faststream", "taskiq", "uvicorn", "alembic", "httpx2", "httpcore2")
+
+#: Without local variables: they hold arguments, addresses and passwords.
+_EXCEPTIONS = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 
 
 def configure_logs(service: str, *, style: Literal["json", "console"] | None, level: str) -> None:
@@ -26,9 +31,9 @@ def configure_logs(service: str, *, style: Literal["json", "console"] | None, le
         _trace_id,
     ]
     renderer: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+        [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if people
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_json)]
+        else [_EXCEPTIONS, structlog.processors.JSONRenderer(serializer=_json)]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -13,10 +13,12 @@ import aio_pika
 import orjson
 import structlog
 from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel, AbstractRobustConnection, AbstractRobustQueue
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from carillon.cloudevents import Envelope
 from carillon.contracts import Event
 from carillon.errors import PlatformUnavailableError
+from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.records import Delivery
 from carillon.transports.port import Consumer, Execute, Hear
 from carillon.transports.rabbitmq_events import RabbitEvents
@@ -29,8 +31,12 @@ Bury = Callable[[str, str, bytes, dict[str, Any]], Awaitable[None]]
 CONNECT_SECONDS = 5
 PUBLISH_SECONDS = 5
 HEARTBEAT_SECONDS = 30
+#: How long to leave the ledger alone after it did not answer.
+AWAY_SECONDS = 0.5
 #: A message that killed this many consumers is dropped by the broker; its run is rescued, and failed, by the ledger.
 DELIVERY_LIMIT = 20
+#: What PostgreSQL's integer can hold, and no less than nothing.
+Number = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class RabbitTransport:
@@ -193,13 +199,23 @@ class _Consumer:
 
         try:
             delivery = decode(message.body)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = f"not a run that Carillon can read: {error!r}"
-            await self._bury(self._queue.name, reason, message.body, {k: str(v) for k, v in message.headers.items()})
-            log.warning("message buried", queue=self._queue.name, reason=reason)
+        except ValueError as error:
+            await self._bury_unreadable(message, f"not a run that Carillon can read: {error}")
             await acknowledge()
             return
         await self._execute(delivery, acknowledge)
+
+    async def _bury_unreadable(self, message: AbstractIncomingMessage, reason: str) -> None:
+        headers = {name: str(value) for name, value in message.headers.items()}
+        while True:
+            try:
+                await self._bury(self._queue.name, reason, message.body, headers)
+            except SERVER_AWAY as error:
+                log.warning("unreadable message waits for the ledger", error=repr(error))
+                await asyncio.sleep(AWAY_SECONDS)
+            else:
+                log.warning("message buried", queue=self._queue.name, reason=reason[:500])
+                return
 
 
 def encode(delivery: Delivery) -> bytes:
@@ -219,20 +235,42 @@ def encode(delivery: Delivery) -> bytes:
     )
 
 
+class _Cause(BaseModel):
+    id: str
+    type: str
+    source: str
+    time: AwareDatetime
+
+
+class _Wire(BaseModel):
+    """What a delivery must look like; anybody may publish to a queue."""
+
+    id: UUID
+    attempt: Number
+    uncounted: Number = 0
+    task: str
+    args: dict[str, Any]
+    labels: dict[str, str] | None = None
+    cause: _Cause | None = None
+    traceparent: str | None = None
+    given_at: float = 0
+
+
 def decode(body: bytes) -> Delivery:
-    """The delivery in these bytes; raises ValueError, KeyError or TypeError when there is none."""
-    fields = orjson.loads(body)
-    if not isinstance(fields["args"], dict) or not isinstance(fields["task"], str):
-        message = "args is an object and task a string"
-        raise TypeError(message)
+    """The delivery in these bytes; raises ValueError saying what is wrong when there is none."""
+    try:
+        wire = _Wire.model_validate(orjson.loads(body))
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc'])) or 'message'}: {e['msg']}" for e in error.errors()[:5]]
+        raise ValueError("; ".join(faults)) from None
     return Delivery(
-        id=UUID(fields["id"]),
-        attempt=int(fields["attempt"]),
-        uncounted=int(fields.get("uncounted", 0)),
-        task=fields["task"],
-        args=fields["args"],
-        labels=fields.get("labels") or {},
-        cause=fields.get("cause"),
-        traceparent=fields.get("traceparent"),
-        given_at=float(fields.get("given_at", 0)),
+        id=wire.id,
+        attempt=wire.attempt,
+        uncounted=wire.uncounted,
+        task=wire.task,
+        args=wire.args,
+        labels=wire.labels or {},
+        cause=None if wire.cause is None else wire.cause.model_dump(mode="json"),
+        traceparent=wire.traceparent,
+        given_at=wire.given_at,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID, uuid4
 
@@ -17,20 +19,22 @@ from faststream.rabbit.schemas.queue import QueueType
 from faststream.specification import AsyncAPI
 from pydantic import ValidationError, create_model
 
-from carillon.cloudevents import AMQP_PREFIXES, STRUCTURED, Envelope, UnreadableEventError, parse
+from carillon.cloudevents import AMQP_PREFIXES, HTTP_PREFIXES, STRUCTURED, Envelope, UnreadableEventError, parse
 from carillon.contracts import Event
-from carillon.errors import PlatformUnavailableError
+from carillon.errors import IdempotencyConflictError, PlatformUnavailableError
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.transports.port import Consumer, Hear
 
 if TYPE_CHECKING:
-    from aio_pika.abc import FieldValue
+    from aio_pika.abc import AbstractIncomingMessage, FieldValue
     from faststream.rabbit.message import RabbitMessage
 
 log = structlog.get_logger(__name__)
 
 Bury = Callable[[str, str, bytes, dict[str, Any]], Awaitable[None]]
 
+#: The AMQP binding of CloudEvents, and the one that RabbitMQ clients such as Knative's speak.
+PREFIXES = (*AMQP_PREFIXES, *HTTP_PREFIXES)
 EXCHANGE = RabbitExchange("events", type=ExchangeType.TOPIC, durable=True)
 #: Events of one domain that are being submitted at once.
 PREFETCH = 50
@@ -119,14 +123,14 @@ class RabbitEvents:
         bury = self._bury
         queue = queue_of(self._prefix, domain, contracts[0])
 
-        class Unreadable(_BuryUnreadable):
+        class Settle(_Settle):
             """Bound to this queue."""
 
-            async def bury(self, reason: str, message: RabbitMessage) -> None:
+            async def bury(self, reason: str, message: AbstractIncomingMessage) -> None:
                 headers = {name: str(value) for name, value in message.headers.items()}
                 await bury(queue.name, reason, message.body, headers)
 
-        broker = self._broker(Unreadable)
+        broker = self._broker(Settle)
         self._hearers.append(broker)
         subscribe(broker, queue, contracts, hear)
         await asyncio.wait_for(broker.start(), 2 * CONNECT_SECONDS)
@@ -159,37 +163,70 @@ class RabbitEvents:
         )
 
 
-class _BuryUnreadable(BaseMiddleware):
-    """Acknowledges what was submitted, buries what nobody can read, and waits while the ledger is away."""
+class _Settle(BaseMiddleware):
+    """Acknowledges what was submitted, buries what cannot be heard, and waits while the ledger is away."""
 
-    async def bury(self, reason: str, message: RabbitMessage) -> None:
+    async def bury(self, reason: str, message: AbstractIncomingMessage) -> None:
         """Keep the message."""
         raise NotImplementedError
 
     async def consume_scope(self, call_next: Any, msg: Any) -> Any:
         """Try until the ledger answers: a delivery is only given up with the connection."""
-        while True:
-            try:
-                await self._hear(call_next, msg)
-                break
-            except (PlatformUnavailableError, *SERVER_AWAY) as error:
-                log.warning("event waits for the ledger", error=repr(error))
-                await asyncio.sleep(AWAY_SECONDS)
-        await msg.ack()
+        await _until_the_ledger_answers(lambda: call_next(msg))
 
-    async def _hear(self, call_next: Any, msg: RabbitMessage) -> None:
+    async def after_processed(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_val: BaseException | None = None,
+        exc_tb: TracebackType | None = None,
+    ) -> bool | None:
+        """Settle the delivery. FastStream parses and filters outside of `consume_scope`: only here is every error."""
+        if exc_val is not None and not isinstance(exc_val, Exception):
+            return await super().after_processed(exc_type, exc_val, exc_tb)
+        if exc_val is not None:
+            reason = _reason(exc_val)
+            await _until_the_ledger_answers(lambda: self.bury(reason, self.msg))
+            log.warning("event buried", reason=reason[:500])
+        # After a reconnect the old delivery tag is invalid; the message comes again, and its run is there already.
+        with suppress(Exception):
+            await self.msg.ack()
+        return True
+
+
+async def _until_the_ledger_answers(write: Callable[[], Awaitable[None]]) -> None:
+    while True:
         try:
-            await call_next(msg)
-        except (UnreadableEventError, ValidationError, CastError) as error:
-            await self.bury(str(error), msg)
-            log.warning("event buried", reason=str(error)[:500])
-        except SubscriberNotFound:
-            await self.bury("no task of this domain hears this type any more", msg)
+            await write()
+        except (PlatformUnavailableError, *SERVER_AWAY) as error:
+            log.warning("event waits for the ledger", error=repr(error))
+            await asyncio.sleep(AWAY_SECONDS)
+        else:
+            return
+
+
+def _reason(error: Exception) -> str:
+    """Why an event is not heard, for a person."""
+    if isinstance(error, CastError) and isinstance(error.original_error, ValidationError):
+        error = error.original_error
+    if isinstance(error, ValidationError):
+        faults = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()[:5]]
+        return f"does not fit the contract of its type: {'; '.join(faults)}"
+    if isinstance(error, SubscriberNotFound):
+        return "no task of this domain hears this type"
+    if isinstance(error, IdempotencyConflictError):
+        return "an event with this source and id came before with other data; give every event an id of its own"
+    if isinstance(error, UnreadableEventError):
+        return str(error)
+    log.error("event failed", exc_info=error)
+    return f"hearing it failed, which is a defect: {error!r}"
 
 
 async def _decode(message: RabbitMessage) -> dict[str, Any]:
-    (envelope,) = parse(message.body, message.content_type or "", message.headers, AMQP_PREFIXES)
-    return envelope.model_dump()
+    events = parse(message.body, message.content_type or "", message.headers, PREFIXES)
+    if len(events) > 1:
+        message_ = "a queue takes events one by one; send each in a message of its own, or the batch over HTTP"
+        raise UnreadableEventError(message_)
+    return events[0].model_dump()
 
 
 def _typed(contract: type[Event]) -> type[Envelope]:

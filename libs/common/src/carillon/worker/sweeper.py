@@ -83,7 +83,7 @@ class Sweeper:
             until_due = await self._feed()
         if time.monotonic() >= self._next_round:
             self._next_round = time.monotonic() + ROUND_SECONDS
-            for duty in (self._expire, self._rescue, self._reclaim, self._publish, self._answer):
+            for duty in (self._expire, self._rescue, self._reclaim, self._publish, self._answer, self._forget):
                 await duty()
         return until_due
 
@@ -115,6 +115,10 @@ class Sweeper:
         if sent and reason == "overdue":
             log.warning("runs sent again", runs=sent)
         return room - sent
+
+    async def _forget(self) -> None:
+        kept = timedelta(hours=self._platform.settings.task_tracking_retention_hours)
+        self._metrics.swept.labels("forgotten").inc(await self._ledger.forget(self._domain, kept))
 
     async def _expire(self) -> None:
         self._metrics.swept.labels("expired").inc(await self._ledger.expire(self._domain))

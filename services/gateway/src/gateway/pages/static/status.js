@@ -1,0 +1,207 @@
+// The status page: the live stream, or polling where the stream is not to be had, drawn section by section.
+
+import { ask, askWithKey, element, moment, problem, runLink, state, took } from "./shared.js";
+
+const POLL_MS = 3000;
+const place = (id) => document.getElementById(id);
+const drawn = {};
+
+function draw(id, data, make) {
+  const fingerprint = JSON.stringify(data);
+  if (drawn[id] === fingerprint) return;
+  drawn[id] = fingerprint;
+  const focused = document.activeElement?.id;
+  place(id).replaceChildren(...[make(data)].flat());
+  if (focused && document.activeElement?.id !== focused) place(focused)?.focus();
+}
+
+const empty = (...parts) => element("p", { class: "empty" }, ...parts);
+const code = (text) => element("code", {}, text);
+const rows = (items) => element("ul", { class: "rows" }, ...items);
+const line = (properties, ...children) => element("span", { ...properties, class: `line ${properties.class ?? ""}` }, ...children);
+
+function show(data) {
+  draw("figures", figures(data), (list) => list.map(figure));
+  draw("running", data.running, running);
+  draw("failed", data.failed, failed);
+  draw("recent", data.recent, recent);
+  draw("schedules", data.schedules, schedules);
+  draw("domains", data.domains, domains);
+  draw("workers", data.workers, workers);
+  draw("events", data.events, events);
+}
+
+function figures(data) {
+  const sum = (...names) => data.domains.reduce((total, domain) => total + names.reduce((n, name) => n + (domain.counts[name] ?? 0), 0), 0);
+  const slots = data.workers.reduce((n, worker) => n + worker.concurrency, 0);
+  const failures = sum("failed");
+  return [
+    ["Running", sum("running"), `of ${slots} slots`, sum("running") ? "busy" : ""],
+    ["Waiting", sum("queued", "pending", "retrying"), "queued or to be retried", ""],
+    ["Completed", sum("completed"), "in 24 hours", ""],
+    ["Failed", failures, "in 24 hours", failures ? "bad" : ""],
+    ["Workers", data.workers.length, `in ${new Set(data.workers.map((worker) => worker.domain)).size} domains`, ""],
+    ["Transport", data.transport === "rabbitmq" ? "RabbitMQ" : "PostgreSQL", "carries the runs", "word"],
+  ];
+}
+
+function figure([name, value, note, kind]) {
+  const shown = typeof value === "number" ? value.toLocaleString("en") : value;
+  return element("div", { class: `figure ${kind}` }, element("dt", {}, name), element("dd", { class: kind === "word" ? "word" : null }, shown, element("small", {}, note)));
+}
+
+function running(list) {
+  if (!list.length) return empty("Nothing runs right now. ", code("carillon tour"), " sets the whole chain going.");
+  return rows(list.map((run) => element("li", {},
+    element("span", { class: "grow" }, line({}, runLink(run.id, run.task)), line({ class: "sub" }, `by ${run.actor}`, run.attempt > 1 ? ` · attempt ${run.attempt}` : "")),
+    element("span", { class: "right soft" }, took(run)))));
+}
+
+function failed(list) {
+  if (!list.length) return empty("Nothing failed in the last 24 hours.");
+  return rows(list.map((run) => element("li", {},
+    element("span", { class: "grow" }, line({}, runLink(run.id, run.task)), line({ class: "sub fault", title: run.error ?? "" }, run.error ?? "no reason was recorded")),
+    element("span", { class: "right" }, state(run.state), line({ class: "sub" }, run.state === "retrying" ? moment(run.run_at, "in") : moment(run.finished_at))))));
+}
+
+function recent(list) {
+  if (!list.length) return empty("No run yet. Submit one: ", code("POST /api/v1/tasks"), ", or see ", element("a", { href: "/docs" }, "how"), ".");
+  const head = ["Task", "State", "By", "Took", "Accepted"].map((name, index) => element("th", { scope: "col", class: index === 2 ? "optional" : index > 2 ? "right" : null }, name));
+  return element("div", { class: "table" }, element("table", {}, element("thead", {}, element("tr", {}, ...head)),
+    element("tbody", {}, ...list.map((run) => element("tr", {},
+      element("td", { class: "clip" }, runLink(run.id, run.task)),
+      element("td", {}, state(run.state)),
+      element("td", { class: "sub optional" }, run.actor),
+      element("td", { class: "right soft" }, took(run)),
+      element("td", { class: "right soft" }, moment(run.created_at)))))));
+}
+
+function every(schedule) {
+  if (schedule.cron) return `${schedule.cron} ${schedule.timezone}`;
+  const s = schedule.interval_seconds;
+  return s % 3600 === 0 ? `every ${s / 3600} h` : s % 60 === 0 ? `every ${s / 60} min` : `every ${s} s`;
+}
+
+function schedules(list) {
+  if (!list.length) return empty("No schedule yet: services bring theirs when they start, with ", code("carillon serve"), ".");
+  return rows(list.map((schedule) => element("li", {},
+    element("span", { class: "grow" }, line({ class: "strong" }, schedule.name), line({ class: "sub mono", title: schedule.event_type }, every(schedule))),
+    element("span", { class: "right" },
+      schedule.paused ? state("paused") : schedule.next_run_time ? moment(schedule.next_run_time, "in") : element("span", { class: "soft" }, "no next fire"),
+      line({ class: "sub" }, schedule.paused ? `by ${schedule.paused_by ?? "somebody"}` : schedule.last_run_time ? "last " : "never fired", !schedule.paused && schedule.last_run_time ? moment(schedule.last_run_time) : "")),
+    element("button", { id: `steer-${schedule.name}`, "aria-label": `${schedule.paused ? "Resume" : "Pause"} ${schedule.name}`, onclick: (event) => steer(schedule, event.currentTarget) }, schedule.paused ? "Resume" : "Pause"))));
+}
+
+async function steer(schedule, button) {
+  button.disabled = true;
+  try {
+    const path = `/api/v1/tasks/scheduled/${encodeURIComponent(schedule.name)}/${schedule.paused ? "resume" : "pause"}`;
+    const answer = await askWithKey(path, { method: "POST" });
+    if (answer && !answer.ok) complain(await problem(answer));
+    if (answer?.ok) await poll();
+  } catch {
+    complain("The gateway does not answer.");
+  } finally {
+    button.disabled = false;
+  }
+}
+
+const ORDER = ["completed", "partial", "running", "retrying", "paused", "queued", "pending", "cancelled", "failed"];
+
+function domains(list) {
+  if (!list.length) return empty("No domain has registered. Start one: ", code("carillon serve backup"), ".");
+  return rows(list.map((domain) => {
+    const parts = ORDER.filter((name) => domain.counts[name]);
+    const total = parts.reduce((n, name) => n + domain.counts[name], 0);
+    const words = parts.map((name) => `${domain.counts[name].toLocaleString("en")} ${name}`).join(" · ") || "no runs in 24 hours";
+    return element("li", {}, element("span", { class: "grow" }, line({ class: "strong" }, domain.name), mix(domain.counts, parts, total), line({ class: "sub", title: words }, words)));
+  }));
+}
+
+function mix(counts, parts, total) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  for (const [name, value] of Object.entries({ class: "mix", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" })) svg.setAttribute(name, value);
+  let x = 0;
+  for (const name of parts) {
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    const width = Math.max(1.2, (100 * counts[name]) / total);
+    for (const [key, value] of Object.entries({ class: name, x, y: 0, width, height: 8 })) bar.setAttribute(key, value);
+    svg.append(bar);
+    x += width;
+  }
+  return svg;
+}
+
+function workers(list) {
+  if (!list.length) return empty("No worker is alive, so nothing runs. Start one: ", code("carillon serve backup"), ".");
+  return rows(list.map((worker) => element("li", {},
+    element("span", { class: "grow" }, line({ class: "strong" }, worker.domain), line({ class: "sub" }, `${worker.host} · pid ${worker.pid}`)),
+    element("span", { class: "right" }, line({}, `${worker.running} / ${worker.concurrency}`), line({ class: "sub" }, "heard ", moment(worker.heartbeat_at))))));
+}
+
+function events(list) {
+  if (!list.length) return empty("No event yet. ", code("carillon tour"), " says the first, or post a CloudEvent to ", code("/api/v1/events"), ".");
+  return rows(list.map((event) => element("li", {},
+    element("span", { class: "grow" }, line({ class: "strong mono", title: event.type }, event.type), line({ class: "sub" }, `${event.source}${event.subject ? ` · ${event.subject}` : ""}`)),
+    element("span", { class: "right sub" }, event.run_id ? element("a", { href: `/runs/${event.run_id}` }, "run") : event.actor, line({}, moment(event.recorded_at))))));
+}
+
+function complain(text) {
+  place("notice").textContent = text;
+  place("notice").hidden = !text;
+}
+
+function pulse(name, text) {
+  place("pulse").dataset.state = name;
+  place("pulse").textContent = text;
+}
+
+async function poll() {
+  const answer = await askWithKey("/api/v1/overview");
+  if (!answer) return pulse("away", "needs a key");
+  if (!answer.ok) return complain(await problem(answer));
+  complain("");
+  show(await answer.json());
+}
+
+async function follow() {
+  const answer = await ask("/api/v1/live");
+  if (!answer.ok || !answer.body) return false;
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return true;
+    const frames = (rest + value).split("\n\n");
+    rest = frames.pop();
+    for (const frame of frames) take(frame);
+  }
+}
+
+function take(frame) {
+  const fields = Object.fromEntries(frame.split("\n").filter((text) => !text.startsWith(":")).map((text) => [text.slice(0, text.indexOf(":")), text.slice(text.indexOf(":") + 2)]));
+  if (fields.event === "overview") {
+    pulse("live", "live");
+    complain("");
+    show(JSON.parse(fields.data));
+  } else if (fields.event === "away") {
+    pulse("away", "PostgreSQL is away");
+    complain(JSON.parse(fields.data).detail);
+  }
+}
+
+const rest = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+for (;;) {
+  try {
+    const streamed = document.hidden ? false : await follow();
+    if (!streamed) {
+      pulse("polling", "polling");
+      await poll();
+    }
+  } catch {
+    pulse("away", "gateway is away");
+    complain("The gateway does not answer; this picture is old. It is tried again by itself.");
+  }
+  await rest(POLL_MS);
+}

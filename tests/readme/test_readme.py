@@ -1,0 +1,235 @@
+"""Every command and every example of the README is executed, on a platform started by the README's own first command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from carillon.migrations import migrate
+from carillon.settings import PlatformSettings
+from carillon.testing import InProcess, running
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def block(word: str) -> str:
+    (found,) = [text for text in SHELL if word in text]
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Platform:
+    """What `make run` started, and a shell beside it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = free_port()
+        self.env = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "RABBIT_URL"}}
+        self.env |= {"CARILLON_HOME": str(home), "CARILLON_PORT": str(self.port)}
+        self.log = (home.parent / "run.log").open("w")
+        command = block("make run").split("#")[0]
+        self.process = subprocess.Popen(
+            ["sh", "-c", f"exec {command}"], cwd=ROOT, env=self.env, stdout=self.log, stderr=self.log,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if "See it work" in Path(self.log.name).read_text():
+                return
+            time.sleep(0.1)  # between two looks; the deadline is above
+        raise AssertionError(f"not ready: {Path(self.log.name).read_text()[-3000:]}")
+
+    def shell(self, commands: str) -> str:
+        here = commands.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}").replace(".carillon/", f"{self.home}/")
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", here], cwd=ROOT, env=self.env, capture_output=True, text=True,
+            timeout=100, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def stop(self) -> int:
+        # As Ctrl-C does: to everything that the terminal started.
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGINT)
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    started = Platform(tmp_path_factory.mktemp("readme") / "home")
+    try:
+        started.wait_until_ready()
+        yield started
+    finally:
+        code = started.stop()
+        started.log.close()
+    # make itself dies of the Ctrl-C, after what it started has stopped.
+    assert code in {0, -signal.SIGINT}
+    assert "stopped; the data stays" in Path(started.log.name).read_text()
+
+
+def test_make_run_says_what_the_readme_shows(platform):
+    said = Path(platform.log.name).read_text()
+
+    for line in ("Carillon is up after", "Status page", "With the key", "make tour", "Ctrl-C"):
+        assert line in said
+        assert line in README
+
+
+def test_the_tour_shows_the_chain_that_the_readme_shows(platform):
+    said = platform.shell(block("make tour"))
+
+    shown = re.findall(r"^done +(\S+)", README, re.MULTILINE)
+    assert len(shown) == 5
+    for task in shown:
+        assert task in said
+    assert ".pdf" in said
+
+
+def test_the_schedules_are_listed(platform):
+    listed = json.loads(platform.shell(block("tasks/scheduled")))
+
+    assert "nightly-backup" in {schedule["name"] for schedule in listed["schedules"]}
+
+
+def test_a_kick_is_accepted(platform):
+    answer = json.loads(platform.shell(block("tasks/backup/kick")))
+
+    assert answer["task_id"]
+
+
+def test_the_metrics_are_served(platform):
+    assert "process_cpu_seconds_total" in platform.shell(block("/metrics"))
+
+
+def test_the_doctor_finds_everything_well(platform):
+    # The doctor of a platform that `make run` started finds its servers through CARILLON_HOME.
+    assert "Everything is well" in platform.shell(block("carillon doctor"))
+
+
+def test_an_event_is_published_over_http(platform):
+    answer = json.loads(platform.shell(block("/api/v1/events")))
+
+    assert answer
+
+
+def test_make_test_is_the_command_of_ci():
+    command = block("make test").split("#")[0].strip()
+    done = subprocess.run(
+        [*command.split(), "ARGS=--collect-only -q libs/common/tests/embedded"], cwd=ROOT, capture_output=True,
+        text=True, timeout=100, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"exec {command}" in (ROOT / ".ci/run").read_text()
+
+
+def test_one_service_runs_alone_on_shared_servers(database_url, rabbit_url, rabbit_prefix, tmp_path):
+    variables, migrate_line, serve_line = block("carillon serve backup").strip().splitlines()
+    assert variables.startswith("export DATABASE_URL=")
+    env = os.environ | {
+        "DATABASE_URL": database_url, "RABBIT_URL": rabbit_url, "RABBIT_QUEUE_PREFIX": rabbit_prefix,
+        "STORAGE_URL": str(tmp_path), "BACKUP_PORT": "0", "CARILLON_LOG_FORMAT": "json",
+    }  # fmt: skip
+
+    subprocess.run(migrate_line.split(), cwd=ROOT, env=env, timeout=60, check=True)
+    served = subprocess.Popen(serve_line.split(), cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert served.stdout is not None
+        started = next((line for line in served.stdout if "worker started" in line), "")
+    finally:
+        served.terminate()
+        served.communicate(timeout=40)
+
+    assert '"transport":"rabbitmq"' in started
+    assert served.returncode == 0
+
+
+@pytest.fixture
+def billing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    package = tmp_path / "billing"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "tasks.py").write_text(PYTHON[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield package
+    for name in [name for name in sys.modules if name.partition(".")[0] == "billing"]:
+        del sys.modules[name]
+
+
+async def test_the_task_that_the_readme_writes_runs_and_its_result_is_waited_for(
+    billing, database_url, tmp_path, monkeypatch, capsys
+):
+    from billing.tasks import send_invoice, tasks
+
+    from carillon import Service
+    from carillon.platform import Platform as Connected
+
+    await migrate(database_url, "carillon.ledger.migrations")
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    for name in ("RABBIT_URL", "RABBIT_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    settings = PlatformSettings(database_url=SecretStr(database_url), storage_url=str(tmp_path))
+    client: dict[str, object] = {}
+    exec(compile(PYTHON[1], "README.md", "exec"), client)  # noqa: S102 - the README's own example
+
+    alone = await InProcess(tasks, {}).run(send_invoice, order="order-17")
+    async with Connected(settings, name="test") as platform:
+        async with running(Service(name="billing", settings=settings, tasks=tasks), platform):
+            await asyncio.wait_for(client["main"](), 20)
+
+    assert alone["order"] == "order-17"
+    assert "'order': 'order-17'" in capsys.readouterr().out
+
+
+def test_the_compose_file_knows_what_the_readme_scales():
+    commands = block("docker compose").strip().splitlines()
+
+    compose = (ROOT / "docker-compose.yml").read_text()
+    assert [line.split()[2] for line in commands] == ["up", "up", "exec"]
+    for service in ("backup", "gateway"):
+        assert f"\n  {service}:\n" in compose
+    if shutil.which("docker") and _engine_answers():
+        for line in commands[:1]:
+            subprocess.run([*line.split(), "--dry-run"], cwd=ROOT, timeout=100, check=True)
+
+
+def _engine_answers() -> bool:
+    asked = subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=False)
+    return asked.returncode == 0
+
+
+def test_no_command_of_the_readme_is_left_out():
+    executed = (
+        "make run", "make test", "make tour", "tasks/scheduled", "tasks/backup/kick", "/metrics", "carillon doctor",
+        "/api/v1/events", "carillon serve backup", "docker compose",
+    )  # fmt: skip
+
+    assert all(sum(word in text for text in SHELL) == 1 for word in executed)
+    assert len(SHELL) == len(executed)
+    assert len(PYTHON) == 2
