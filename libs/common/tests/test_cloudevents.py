@@ -11,6 +11,7 @@ from cloudevents.core.bindings import amqp, http
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shop import OrderPlaced
 
 from carillon.cloudevents import (
     AMQP_PREFIXES,
@@ -23,7 +24,6 @@ from carillon.cloudevents import (
     from_ledger,
     parse,
 )
-from shop import OrderPlaced
 
 LEAST = {"specversion": "1.0", "id": "1", "source": "/customers", "type": "shop.order_placed.v1"}
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -129,7 +129,7 @@ def test_we_read_what_the_foreign_implementation_writes(binding, mode):
 @pytest.mark.parametrize("prefix", AMQP_PREFIXES)
 def test_amqp_application_properties_are_attributes_and_are_not_percent_decoded(prefix):
     headers = {f"{prefix}{name}": value for name, value in LEAST.items()} | {
-        f"{prefix}id": "100%25".encode(),
+        f"{prefix}id": b"100%25",
         f"{prefix}traceparent": TRACEPARENT,
         "x-death": [{"count": 1}],
     }
@@ -181,7 +181,11 @@ def test_a_batch_is_read_in_its_order():
         (event(time="2026-01-01T00:00:00"), STRUCTURED, "time: Input should have timezone info"),
         (event(time="yesterday"), STRUCTURED, "time: Input should be a valid datetime"),
         (event(time="2099-01-01T00:00:00Z"), STRUCTURED, "time: Value error, lies in the future"),
-        (event(datacontenttype="application/xml"), STRUCTURED, "datacontenttype: Value error, must be application/json"),
+        (
+            event(datacontenttype="application/xml"),
+            STRUCTURED,
+            "datacontenttype: Value error, must be application/json",
+        ),
         (event(traceparent="00-1-2-3"), STRUCTURED, "traceparent: String should match pattern"),
         (event(data=[1]), STRUCTURED, "data: Input should be a valid dictionary"),
         (event(data="text"), STRUCTURED, "data: Input should be a valid dictionary"),
@@ -191,7 +195,7 @@ def test_a_batch_is_read_in_its_order():
     ],
 )
 def test_what_is_no_event_is_refused_with_a_sentence(body, content_type, says):
-    with pytest.raises(UnreadableEventError, match=".") as refused:
+    with pytest.raises(UnreadableEventError) as refused:
         read(body, content_type)
 
     assert says in str(refused.value)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from shop import OrderPlaced
 
 from carillon.cloudevents import Envelope
 from carillon.errors import IdempotencyConflictError, PlatformUnavailableError
@@ -17,7 +18,6 @@ from carillon.ids import new_id
 from carillon.ledger.ledger import Ledger
 from carillon.ledger.records import Finish, NewRun, State
 from carillon.platform import answer
-from shop import OrderPlaced
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ async def test_one_id_for_other_work_is_a_conflict_that_names_the_key(ledger, do
     same = {"id": new_id(), "idempotency_key": "order-7", "args": '{"a": 1}'}
     await submitted(ledger, domain, **same)
 
-    with pytest.raises(IdempotencyConflictError, match="'order-7' was used before .* use a new key"):
+    with pytest.raises(IdempotencyConflictError, match=r"'order-7' was used before .* use a new key"):
         await submitted(ledger, domain, **same | other)
 
 
@@ -375,7 +375,7 @@ async def test_what_was_not_started_in_time_is_cancelled_and_what_runs_is_not(le
 async def test_a_server_that_does_not_answer_is_named_with_what_to_check():
     ledger = Ledger("postgresql://postgres@127.0.0.1:1/carillon", name="test", carries_events=True)
 
-    with pytest.raises(PlatformUnavailableError, match="PostgreSQL cannot be reached .* check DATABASE_URL"):
+    with pytest.raises(PlatformUnavailableError, match=r"PostgreSQL cannot be reached .* check DATABASE_URL"):
         async with ledger:
             pass
 

@@ -19,13 +19,13 @@ from cloudevents.core.bindings import rabbitmq as rabbitmq_binding
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from pydantic import SecretStr
+from shop import Shop, shop_service
 
 from carillon.ids import new_id
 from carillon.ledger.records import NewRun
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.testing import eventually, running
-from shop import Shop, shop_service
 
 PLACED = "shop.order_placed.v1"
 STRUCTURED = "application/cloudevents+json"
@@ -74,6 +74,23 @@ async def lying_in(settings: PlatformSettings, kind: str) -> int:
         return queue.declaration_result.message_count
 
 
+async def is_taken_from(settings: PlatformSettings, kind: str) -> bool:
+    try:
+        async with stranger(settings) as channel:
+            queue = await channel.declare_queue(f"{settings.rabbit_queue_prefix}.shop.{kind}", passive=True)
+            return queue.declaration_result.consumer_count > 0
+    except aio_pika.exceptions.ChannelNotFoundEntity:
+        return False
+
+
+@asynccontextmanager
+async def hearing(settings: PlatformSettings, shop: Shop, platform: Platform) -> AsyncIterator[None]:
+    """The shop, once its queue of events is bound: what is said before is heard by nobody."""
+    async with running(shop_service(settings, shop), platform):
+        await eventually(lambda: is_taken_from(settings, "events"))
+        yield
+
+
 def addition(number: int, **options: Any) -> NewRun:
     return NewRun(id=new_id(), domain="shop", task="shop.add", args=f'{{"a": {number}}}', **options)
 
@@ -105,7 +122,9 @@ GARBAGE = {
     "a string": aio_pika.Message(b'"shop.add"'),
     "nothing in it": aio_pika.Message(b"{}"),
     "a copy to elsewhere": aio_pika.Message(b"{", headers={"CC": ["nowhere"], "BCC": ["nowhere.else"]}),
-    "headers nobody can keep": aio_pika.Message(b"{", headers={"nul": "a\x00b", "escape": "\\u0000", "raw": bytearray(b"\xff")}),
+    "headers nobody can keep": aio_pika.Message(
+        b"{", headers={"nul": "a\x00b", "escape": "\\u0000", "raw": bytearray(b"\xff")}
+    ),
     "an id that is none": aio_pika.Message(delivery(id="42")),
     "an attempt that is text": aio_pika.Message(delivery(attempt="first")),
     "an attempt beyond counting": aio_pika.Message(delivery(attempt=2**40)),
@@ -175,34 +194,34 @@ async def fenced(service: Any, count: int) -> bool:
     return service.metrics.fenced._value.get() >= count
 
 
-def placed(order: str, id: str) -> CloudEvent:
-    attributes = {"id": id, "source": "/webshop", "type": PLACED, "specversion": "1.0", "time": datetime.now(UTC)}
+def placed(order: str, name: str) -> CloudEvent:
+    attributes = {"id": name, "source": "/webshop", "type": PLACED, "specversion": "1.0", "time": datetime.now(UTC)}
     return CloudEvent(attributes | {"datacontenttype": "application/json", "subject": order}, {"order": order})
 
 
-def structured_by_hand(order: str, id: str) -> aio_pika.Message:
-    event = {"specversion": "1.0", "id": id, "source": "/webshop", "type": PLACED, "data": {"order": order}}
+def structured_by_hand(order: str, name: str) -> aio_pika.Message:
+    event = {"specversion": "1.0", "id": name, "source": "/webshop", "type": PLACED, "data": {"order": order}}
     return aio_pika.Message(json.dumps(event).encode(), content_type=f"{STRUCTURED}; charset=utf-8")
 
 
-def binary_by_hand(order: str, id: str) -> aio_pika.Message:
-    attributes = {"specversion": "1.0", "id": id, "source": "/webshop", "type": PLACED, "time": datetime.now(UTC)}
-    headers = {f"cloudEvents:{name}": value for name, value in attributes.items()}
+def binary_by_hand(order: str, name: str) -> aio_pika.Message:
+    attributes = {"specversion": "1.0", "id": name, "source": "/webshop", "type": PLACED, "time": datetime.now(UTC)}
+    headers = {f"cloudEvents:{key}": value for key, value in attributes.items()}
     return aio_pika.Message(orjson.dumps({"order": order}), content_type="application/json", headers=headers)
 
 
-def structured_by_cloudevents(order: str, id: str) -> aio_pika.Message:
-    made = rabbitmq_binding.to_structured(placed(order, id), JSONFormat())
+def structured_by_cloudevents(order: str, name: str) -> aio_pika.Message:
+    made = rabbitmq_binding.to_structured(placed(order, name), JSONFormat())
     return aio_pika.Message(made.body, content_type=made.content_type)
 
 
-def binary_by_cloudevents(order: str, id: str) -> aio_pika.Message:
-    made = rabbitmq_binding.to_binary(placed(order, id), JSONFormat())
+def binary_by_cloudevents(order: str, name: str) -> aio_pika.Message:
+    made = rabbitmq_binding.to_binary(placed(order, name), JSONFormat())
     return aio_pika.Message(made.body, content_type=made.content_type, headers=made.headers)
 
 
-def binary_by_cloudevents_for_amqp(order: str, id: str) -> aio_pika.Message:
-    made = amqp_binding.to_binary(placed(order, id), JSONFormat())
+def binary_by_cloudevents_for_amqp(order: str, name: str) -> aio_pika.Message:
+    made = amqp_binding.to_binary(placed(order, name), JSONFormat())
     kind = made.properties["content-type"]
     return aio_pika.Message(made.application_data, content_type=kind, headers=made.application_properties)
 
@@ -218,7 +237,7 @@ SPEAKERS = [
 
 async def test_an_event_of_any_foreign_client_is_answered_once_by_each_hearer(platform, settings, shop):
     orders = {f"order of {speak.__name__}": speak for speak in SPEAKERS}
-    async with running(shop_service(settings, shop), platform):
+    async with hearing(settings, shop, platform):
         for order, speak in orders.items():
             await send_event(settings, speak(order, order), speak(order, order))
         await eventually(lambda: done(shop, *(f"shipped {o}" for o in orders), *(f"thanked for {o}" for o in orders)))
@@ -263,7 +282,7 @@ UNREADABLE = [
     (structured(data={"order": "a\x00b"}), "NUL"),
     (structured(data=None, data_base64="e30="), "data_base64"),
     (structured(data={"order": "x" * 300_000}), "more than"),
-    (binary(b""), "order"),
+    (binary(b"{}"), "order"),
     (binary(b"<order/>"), "the body is not JSON"),
     (binary(b'{"order": "y"}', time="soon"), "time"),
     (binary(b'{"order": "x"}', id=""), "id"),
@@ -271,14 +290,14 @@ UNREADABLE = [
 
 
 async def test_an_event_nobody_can_read_is_buried_with_the_reason_and_the_queue_goes_on(platform, settings, shop):
-    async with running(shop_service(settings, shop), platform):
+    async with hearing(settings, shop, platform):
         await send_event(settings, *(message for message, _ in UNREADABLE))
         await send_event(settings, structured_by_hand("a good one", "1"))
         await eventually(lambda: done(shop, "shipped a good one", "thanked for a good one"))
         buried = await letters(platform, len(UNREADABLE))
 
     said = {letter["body"]: letter["reason"] for letter in buried}
-    assert [reason for message, reason in UNREADABLE if reason not in said[message.body]] == []
+    assert [said[message.body] for message, reason in UNREADABLE if reason not in said[message.body]] == []
     assert len(said) == len(buried) == len(UNREADABLE)
     assert sum(shop.done.values()) == 3
     assert await lying_in(settings, "events") == 0
@@ -288,7 +307,7 @@ async def test_a_batch_is_buried_because_a_queue_takes_events_one_by_one(platfor
     events = [json.loads(structured_by_hand(f"b{number}", f"b{number}").body) for number in range(3)]
     batch = aio_pika.Message(json.dumps(events).encode(), content_type="application/cloudevents-batch+json")
 
-    async with running(shop_service(settings, shop), platform):
+    async with hearing(settings, shop, platform):
         await send_event(settings, batch)
         buried = await letters(platform, 1)
 
@@ -297,7 +316,7 @@ async def test_a_batch_is_buried_because_a_queue_takes_events_one_by_one(platfor
 
 
 async def test_the_same_event_with_other_data_is_buried_and_changes_no_answer(platform, settings, shop):
-    async with running(shop_service(settings, shop), platform):
+    async with hearing(settings, shop, platform):
         await send_event(settings, structured_by_hand("first", "same"))
         await eventually(lambda: done(shop, "shipped first", "thanked for first"))
         await send_event(settings, structured_by_hand("second", "same"))
@@ -309,7 +328,7 @@ async def test_the_same_event_with_other_data_is_buried_and_changes_no_answer(pl
 
 
 async def test_an_event_that_nobody_hears_harms_nobody(platform, settings, shop):
-    async with running(shop_service(settings, shop), platform):
+    async with hearing(settings, shop, platform):
         await send_event(settings, structured(type="shop.unheard_of.v1"), key="shop.unheard_of.v1")
         await send_event(settings, structured_by_hand("heard", "1"))
         await eventually(lambda: done(shop, "shipped heard", "thanked for heard"))
@@ -318,7 +337,7 @@ async def test_an_event_that_nobody_hears_harms_nobody(platform, settings, shop)
 
 
 async def test_an_event_that_comes_under_a_wrong_key_is_buried(platform, settings, shop):
-    async with running(shop_service(settings, shop), platform):
+    async with hearing(settings, shop, platform):
         await send_event(settings, structured(type="shop.unheard_of.v1"), key=PLACED)
         buried = await letters(platform, 1)
 
@@ -335,17 +354,8 @@ async def test_a_worker_whose_queues_are_deleted_gets_them_back_and_goes_on(plat
                 await channel.queue_delete(f"{settings.rabbit_queue_prefix}.shop.{kind}")
         await platform.submit(addition(5))
         await eventually(lambda: done(shop, "add 5"), within=30)
-        await eventually(lambda: lies_there(settings, "events"))
+        await eventually(lambda: is_taken_from(settings, "events"))
         await send_event(settings, structured_by_hand("afterwards", "1"))
         await eventually(lambda: done(shop, "shipped afterwards", "thanked for afterwards"), within=30)
 
     assert await platform.history.dead_letters() == []
-
-
-async def lies_there(settings: PlatformSettings, kind: str) -> bool:
-    try:
-        async with stranger(settings) as channel:
-            queue = await channel.declare_queue(f"{settings.rabbit_queue_prefix}.shop.{kind}", passive=True)
-            return queue.declaration_result.consumer_count > 0
-    except aio_pika.exceptions.ChannelNotFoundEntity:
-        return False

@@ -11,12 +11,12 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
+from shop import OrderPacked, OrderPlaced
 
 from carillon import Retry, Run, Service, Tasks
 from carillon.errors import ConfigurationError, InvalidArgumentsError, NotConnectedError
 from carillon.testing import InProcess
 from carillon.worker.broker import json_args
-from shop import OrderPacked, OrderPlaced
 
 
 class Colour(StrEnum):

@@ -138,13 +138,18 @@ class Gateway:
         return wait_for(read())
 
     def recorded(self) -> tuple[int, int]:
-        """How many runs and events there are."""
+        """How many runs and events there are, once nothing is due any more."""
+        due = "select 1 from carillon.runs where state in ('queued', 'running', 'retrying') and run_at <= now()"
+        deadline = time.monotonic() + 15
+        while self.fetch(due):
+            assert time.monotonic() < deadline, "the bells do not come to rest"
+            time.sleep(0.02)
         row = self.fetch("select (select count(*) from carillon.runs), (select count(*) from carillon.events)")[0]
         return row[0], row[1]
 
-    def ended(self, id: str) -> dict[str, Any]:
+    def ended(self, run: str) -> dict[str, Any]:
         """The details of a run, once it ended."""
-        return self.until(f"/api/v1/runs/{id}", lambda run: run["finished_at"] is not None)
+        return self.until(f"/api/v1/runs/{run}", lambda found: found["finished_at"] is not None)
 
     def until(self, path: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 15) -> dict[str, Any]:
         """What a path answers, once that holds."""

@@ -114,7 +114,9 @@ REQUESTS = {
     },
     **{
         f"the label {name}": ring(labels={name: "x"})
-        for name in ("CC", "BCC", "cc", "bcc", "x-death", "x-delay", "traceparent", "task_id", "_retries", "a\n", "a b", "")
+        for name in (
+            "CC", "BCC", "cc", "bcc", "x-death", "x-delay", "traceparent", "task_id", "_retries", "a\n", "a b", "",
+        )
     },
     "labels as a list": ring(labels=["a"]),
     "a label that is a number": ring(labels={"a": 1}),
@@ -218,7 +220,7 @@ CHUNKED = "Transfer-Encoding: chunked\r\n"
 BODY = json.dumps(GOOD)
 RAW = {
     "a key of other bytes": (f"Idempotency-Key: \xff\xfe\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}", 422),
-    "a chunked body without end": (CHUNKED + "\r\n5\r\n{\"tas\r\n", 408),
+    "a chunked body without end": (CHUNKED + '\r\n5\r\n{"tas\r\n', 408),
     "a body shorter than its length": ("Content-Length: 100\r\n\r\n{}", 408),
     "two lengths": ("Content-Length: 2\r\nContent-Length: 40\r\n\r\n{}", 400),
     "a length and chunks": ("Content-Length: 2\r\nContent-Length: abc\r\n" + CHUNKED + "\r\n2\r\n{}\r\n0\r\n\r\n", 400),

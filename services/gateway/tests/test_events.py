@@ -54,7 +54,12 @@ def test_binary_mode_takes_the_attributes_from_headers(gateway):
 
 
 def test_what_the_sdk_of_cloudevents_sends_is_taken(gateway):
-    attributes = {"specversion": "1.0", "source": "/sdk", "type": "bells.ring_requested.v1", "datacontenttype": "application/json"}
+    attributes = {
+        "specversion": "1.0",
+        "source": "/sdk",
+        "type": "bells.ring_requested.v1",
+        "datacontenttype": "application/json",
+    }
 
     for index, encode in enumerate((to_binary_event, to_structured_event)):
         message = encode(CloudEvent(attributes={**attributes, "id": f"sdk-{index}"}, data={"bell": "sdk"}))

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 
-
 def test_the_catalogue_shows_what_each_task_takes_hears_and_says(gateway):
     tasks = {task["name"]: task for task in gateway.http.get("/api/v1/tasks").json()["tasks"]}
 
@@ -102,10 +101,8 @@ def test_the_trace_of_a_request_goes_on_in_its_run(gateway):
 
 
 def test_searching_pages_through_everything_once(gateway):
-    ids = {
-        gateway.post("/api/v1/tasks", {"task": "bells.ring", "args": {"times": n}, "labels": {"peal": "five"}}).json()["id"]
-        for n in range(5)
-    }
+    bodies = [{"task": "bells.ring", "args": {"times": n}, "labels": {"peal": "five"}} for n in range(5)]
+    ids = {gateway.post("/api/v1/tasks", body).json()["id"] for body in bodies}
     found, cursor = [], None
 
     while True:
@@ -137,7 +134,8 @@ def test_a_cursor_belongs_to_its_search_and_cannot_be_made_up(gateway):
     cursor = gateway.http.get("/api/v1/runs?task=bells.ring&limit=1").json()["next_cursor"]
     forged = ("A" if cursor[0] != "A" else "B") + cursor[1:]
 
-    for query in (f"task=bells.crack&limit=1&cursor={cursor}", f"task=bells.ring&cursor={forged}", "cursor=x", "cursor=%00"):
+    elsewhere = f"task=bells.crack&limit=1&cursor={cursor}"
+    for query in (elsewhere, f"task=bells.ring&cursor={forged}", "cursor=x", "cursor=%00"):
         assert gateway.http.get(f"/api/v1/runs?{query}").status_code == 422
 
 

@@ -1,4 +1,4 @@
-"""The rest of what is served: documents, pages, files, metrics, the live stream, and the answer when PostgreSQL is away."""
+"""The rest of what is served: documents, pages, files, metrics and the live stream."""
 
 from __future__ import annotations
 
@@ -121,8 +121,10 @@ def test_a_report_is_shown_and_nothing_else_of_the_storage_is(gateway):
     assert gateway.http.get("/files/reports/r/a.pdf").headers["content-type"] == "application/pdf"
     assert table.headers["content-disposition"] == 'attachment; filename="a.csv"'
     for path in (
-        "reports/r/a.exe", "backup/a.pdf", "reports/../backup/a.pdf", "reports/%2e%2e/backup/a.pdf", "reports/r/none.pdf",
-        "reports/..%2fbackup/a.pdf", "/etc/passwd", "reports/r/a.pdf%00", "reports/r/a.pdf%0a", "reports/.a.pdf",
+        "reports/r/a.exe", "backup/a.pdf", "reports/../backup/a.pdf", "reports/%2e%2e/backup/a.pdf",
+        "reports/r/none.pdf",
+        "reports/..%2fbackup/a.pdf", "/etc/passwd", "reports/r/a.pdf%00", "reports/r/a.pdf%0a",
+        "reports/.a.pdf",
     ):  # fmt: skip
         assert gateway.raw(f"GET /files/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()).startswith(b"HTTP/1.1 404"), path
 
@@ -152,14 +154,11 @@ def test_listeners_beyond_the_bound_are_told_to_ask_instead(start):
     small = start(GATEWAY_LIVE_LISTENERS="1")
 
     with small.http.stream("GET", "/api/v1/live") as stream:
-        next(stream.iter_lines())
+        lines = stream.iter_lines()
+        next(lines)
         refused = small.http.get("/api/v1/live")
         assert refused.status_code == 503
         assert refused.headers["retry-after"]
-
-    small.until("/api/v1/overview", lambda answer: "domains" in answer)
-    with small.http.stream("GET", "/api/v1/live") as again:
-        assert again.status_code in {200, 503}
 
 
 def test_open_streams_do_not_keep_the_gateway_from_stopping(start):

@@ -100,6 +100,7 @@ class OperationsServer:
         try:
             listener.bind(self._address)
         except OSError as error:
+            listener.close()
             message = f"{self._name} cannot listen on {host}:{port} ({error.strerror}); set {self._name.upper()}_PORT"
             raise ConfigurationError(message) from error
         return listener

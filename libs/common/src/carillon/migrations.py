@@ -6,9 +6,10 @@ from importlib.resources import as_file, files
 
 from alembic import command, context
 from alembic.config import Config
-from sqlalchemy import Connection, MetaData, create_engine, text
+from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from carillon.errors import ConfigurationError
 from carillon.settings import sqlalchemy_url
 
 #: Taken while migrating, so that several processes may try at once. Any constant will do.
@@ -30,7 +31,8 @@ def run_migrations(metadata: MetaData) -> None:
 
     connection = context.config.attributes.get("connection")
     if connection is None:
-        connection = create_engine(context.config.get_main_option("sqlalchemy.url", "")).connect()
+        message = "this environment needs the lock that `carillon migrate` holds; run that instead of alembic"
+        raise ConfigurationError(message)
     connection.execute(text(f'create schema if not exists "{schema}"'))
     context.configure(
         connection=connection,

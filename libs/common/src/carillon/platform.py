@@ -194,8 +194,13 @@ class Platform:
 
     async def bury(self, queue: str, reason: str, body: bytes, headers: Mapping[str, Any]) -> None:
         """Keep a message that nobody could read."""
-        text = orjson.dumps(dict(headers), default=str).decode().replace("\\u0000", "")
-        await self.ledger.bury_message(new_id(), self.name, queue, reason[:2000], body[: 1 << 20], text)
+        kept = orjson.dumps({_text(name): _text(value) for name, value in headers.items()}).decode()
+        await self.ledger.bury_message(new_id(), self.name, queue, _text(reason)[:2000], body[: 1 << 20], kept)
+
+
+def _text(value: object) -> str:
+    """The value as text that PostgreSQL can keep."""
+    return str(value).replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 
 def answer(envelope: Envelope, domain: str, task: str) -> NewRun:

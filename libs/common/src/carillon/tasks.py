@@ -109,7 +109,7 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
     def validated(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as the function wants them; raises `InvalidArgumentsError` saying what does not fit.
 
-        Strict, as JSON: `"1"` and `true` are no integers, as in the published schema, but a moment or an id is a string.
+        Strict, as the published schema is: `"1"` and `true` are no integers, but a moment or an id is a string.
         """
         try:
             model = self.arguments.model_validate_json(to_json(arguments), strict=True)

@@ -15,6 +15,8 @@ from gateway.store import Keys
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 #: What shows no data of the platform: pages are empty until their script has read something with a key.
 _DATA = ("/api/", "/files/")
+#: A longer query is refused by whatever reads it.
+_MOST_PARAMETERS = 200
 _KEY_PARAMETERS = frozenset(
     {"key", "api_key", "apikey", "api-key", "x-api-key", "token", "access_token", "authorization"}
 )
@@ -56,7 +58,7 @@ def _shown(connection: Connection) -> str | None:
 
 def _refuse_in_address(connection: Connection) -> None:
     query = connection.scope["query_string"].decode("latin-1")
-    pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=200) if query.count("&") < 200 else []
+    pairs = parse_qsl(query, keep_blank_values=True) if query.count("&") < _MOST_PARAMETERS else []
     if any(name.lower() in _KEY_PARAMETERS or value.startswith("carillon_") for name, value in pairs):
         detail = "a key does not belong in an address, where logs keep it; send it as `Authorization: Bearer <key>`"
         raise ProblemError(KEY_REQUIRED, detail, headers=_challenge())

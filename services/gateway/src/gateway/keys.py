@@ -46,6 +46,7 @@ def owner_of(secret: str, keys: Sequence[Key]) -> str | None:
 
 def secret_in(file: Path) -> str:
     """The key in a file, which is made with a new key if it does not exist; raises `ConfigurationError`."""
+    secret = new_secret()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -53,12 +54,11 @@ def secret_in(file: Path) -> str:
         except FileExistsError:
             return _existing(file)
         with os.fdopen(descriptor, "w") as opened:
-            secret = new_secret()
             opened.write(f"{secret}\n")
-        return secret
     except OSError as error:
         message = f"the key file {file} cannot be used ({error.strerror}); set GATEWAY_KEY_FILE to a file of your own"
         raise ConfigurationError(message) from error
+    return secret
 
 
 def _existing(file: Path) -> str:

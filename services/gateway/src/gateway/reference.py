@@ -85,7 +85,8 @@ def _first(holder: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _parameter(parameter: Mapping[str, Any]) -> Field:
     doc = parameter.get("description") or ""
-    return Field(parameter["name"], kind_of(parameter["schema"], {}), parameter.get("required", False), doc, parameter["in"])
+    kind = kind_of(parameter["schema"], {})
+    return Field(parameter["name"], kind, parameter.get("required", False), doc, parameter["in"])
 
 
 def _command(method: str, path: str, content: Mapping[str, Any]) -> str:
@@ -117,10 +118,12 @@ def kind_of(schema: Mapping[str, Any], document: Mapping[str, Any], depth: int =
     options: Sequence[Mapping[str, Any]] = schema.get("anyOf") or schema.get("oneOf") or ()
     if options:
         return " or ".join(dict.fromkeys(kind_of(option, document, depth + 1) for option in options))
-    if "enum" in schema:
-        return " | ".join(str(value) for value in schema["enum"])
-    if "const" in schema:
-        return str(schema["const"])
+    if "enum" in schema or "const" in schema:
+        return " | ".join(str(value) for value in schema.get("enum") or [schema["const"]])
+    return _plain_kind(schema, document, depth)
+
+
+def _plain_kind(schema: Mapping[str, Any], document: Mapping[str, Any], depth: int) -> str:
     kind = schema.get("type", "any")
     if isinstance(kind, list):
         kind = " or ".join(kind)

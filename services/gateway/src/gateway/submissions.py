@@ -55,7 +55,7 @@ _OPTIONS: dict[str, Any] = {
         "maxProperties": 20,
         "propertyNames": {
             "pattern": _LABEL,
-            "x-must-be": "named in lower case, and not as something that steers a queue or a header (cc, x-..., task_id)",
+            "x-must-be": "named in lower case, and not like what steers a queue or a header (cc, x-..., task_id)",
         },
         "additionalProperties": {
             "type": "string",

@@ -24,14 +24,18 @@ SERVER_AWAY = (
     asyncpg.InsufficientResourcesError,
 )
 
+#: After a batch of several the next one is gathered for this long: a statement costs PostgreSQL about the same for one
+#: item as for thirty, and a busy platform has better use for the difference.
+LINGER_SECONDS = 0.003
+
 
 class GroupCommit(Generic[Item, Outcome]):
     """Gathers items while the last batch is being written, then writes them together.
 
     `write` takes up to `most` items and returns one outcome (or the error of that item alone) for each, in order.
-    There is no timer: an idle platform writes at once, a busy one in batches as large as one round trip makes them. At
-    most `room` items wait; a caller beyond that waits for room. A batch that fails for what is in it is written again
-    one by one, so that one bad item fails alone.
+    An idle platform writes at once; a busy one lingers some milliseconds between batches. At most `room` items wait; a
+    caller beyond that waits for room. A batch that fails for what is in it is written again one by one, so that one bad
+    item fails alone.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class GroupCommit(Generic[Item, Outcome]):
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
                 await self._commit(batch)
+                if len(batch) > 1:
+                    await asyncio.sleep(LINGER_SECONDS)
         finally:
             # Only an interrupted writer leaves any, and nobody else would ever answer them.
             self._refuse(list(self._waiting), ConnectionError("the write was interrupted"))

@@ -20,6 +20,7 @@ from carillon.contracts import Event
 from carillon.errors import PlatformUnavailableError
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.records import Delivery
+from carillon.transports.acknowledgements import Acknowledgements
 from carillon.transports.port import Consumer, Execute, Hear
 from carillon.transports.rabbitmq_events import RabbitEvents
 
@@ -132,9 +133,12 @@ class RabbitTransport:
 
     @property
     def _giving_channel(self) -> AbstractRobustChannel:
-        if self._channel is None:
+        if self._channel is None or self._giving is None:
             message = "the transport is not open"
             raise RuntimeError(message)
+        if not self._giving.connected.is_set():
+            # The channel would wait for the broker to come back, and every submit with it.
+            raise ConnectionError("RabbitMQ is not connected")
         return self._channel
 
     def _queue(self, domain: str) -> str:
@@ -181,6 +185,7 @@ class _Consumer:
         self._execute = execute
         self._bury = bury
         self._tag = ""
+        self._acknowledgements = Acknowledgements()
 
     async def start(self) -> None:
         """Begin to take."""
@@ -192,10 +197,10 @@ class _Consumer:
             await self._queue.cancel(self._tag, timeout=CONNECT_SECONDS)
 
     async def _take(self, message: AbstractIncomingMessage) -> None:
+        self._acknowledgements.take(message)
+
         async def acknowledge() -> None:
-            # After a reconnect the old delivery tag is invalid; the message comes again and the fence drops it.
-            with suppress(Exception):
-                await message.ack()
+            self._acknowledgements.done(message)
 
         try:
             delivery = decode(message.body)

@@ -115,7 +115,8 @@ class RabbitEvents:
             results = [error] * len(envelopes)
         failed = [e.key for e, result in zip(envelopes, results, strict=True) if isinstance(result, BaseException)]
         if failed:
-            log.warning("events not published", events=len(failed), error=repr(results[0]))
+            first = next(result for result in results if isinstance(result, BaseException))
+            log.warning("events not published", events=len(failed), error=repr(first))
         return failed
 
     async def hear(self, domain: str, contracts: Sequence[type[Event]], hear: Hear) -> Consumer:
@@ -181,15 +182,16 @@ class _Settle(BaseMiddleware):
         exc_tb: TracebackType | None = None,
     ) -> bool | None:
         """Settle the delivery. FastStream parses and filters outside of `consume_scope`: only here is every error."""
-        if exc_val is not None and not isinstance(exc_val, Exception):
+        message = self.msg
+        if message is None or (exc_val is not None and not isinstance(exc_val, Exception)):
             return await super().after_processed(exc_type, exc_val, exc_tb)
         if exc_val is not None:
             reason = _reason(exc_val)
-            await _until_the_ledger_answers(lambda: self.bury(reason, self.msg))
+            await _until_the_ledger_answers(lambda: self.bury(reason, message))
             log.warning("event buried", reason=reason[:500])
         # After a reconnect the old delivery tag is invalid; the message comes again, and its run is there already.
         with suppress(Exception):
-            await self.msg.ack()
+            await message.ack()
         return True
 
 
@@ -224,8 +226,9 @@ def _reason(error: Exception) -> str:
 async def _decode(message: RabbitMessage) -> dict[str, Any]:
     events = parse(message.body, message.content_type or "", message.headers, PREFIXES)
     if len(events) > 1:
-        message_ = "a queue takes events one by one; send each in a message of its own, or the batch over HTTP"
-        raise UnreadableEventError(message_)
+        raise UnreadableEventError(
+            "a queue takes events one by one; send each in a message of its own, or the batch over HTTP"
+        )
     return events[0].model_dump()
 
 

@@ -101,7 +101,12 @@ def error_json(error: BaseException) -> str:
         "traceback": text,
         "fingerprint": sha256(f"{kind}|{where}".encode()).hexdigest()[:16],
     }
-    return orjson.dumps({name: value.replace("\x00", "\ufffd") for name, value in fields.items()}).decode()
+    return orjson.dumps({name: _keepable(value) for name, value in fields.items()}).decode()
+
+
+def _keepable(text: str) -> str:
+    """Without what PostgreSQL cannot keep: NUL, and the half characters of file names that are no UTF-8."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "backslashreplace").decode()
 
 
 def _plain(value: object) -> object:

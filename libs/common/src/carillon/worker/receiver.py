@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 #: How long to leave the ledger alone after it did not answer; doubled up to the second.
 AWAY_SECONDS = (0.1, 2.0)
+#: How far the clocks of machines that work together may be apart.
+DRIFT_SECONDS = 5.0
 
 
 class Receiver:
@@ -66,7 +68,9 @@ class Receiver:
 
     async def execute(self, delivery: Delivery, acknowledge: Acknowledge) -> None:
         """Take one delivery to its end."""
-        self.watermark = max(self.watermark, delivery.given_at)
+        if delivery.given_at <= time.time() + DRIFT_SECONDS:
+            # A moment yet to come says nothing about order: its sender's clock is wrong.
+            self.watermark = max(self.watermark, delivery.given_at)
         task = asyncio.current_task()
         if delivery.id in self.running or task is None:
             # A second delivery of what is executing here; the first will end it.
@@ -102,8 +106,8 @@ class Receiver:
         message = await self._hooks.pre_execute(message)
         result = await self._call(execution, message)
         await self._hooks.post_execute(message, result)
-        await self._end(execution)
-        await self._results.keep(message.task_id, result, execution.verdict)
+        if await self._end(execution):
+            await self._results.keep(message.task_id, result, execution.verdict)
         await self._hooks.post_save(message, result)
 
     def _execution(self, delivery: Delivery) -> Execution:
@@ -181,21 +185,29 @@ class Receiver:
             message = f"it ran longer than its timeout of {task.timeout.total_seconds():g} s"
             raise TimeoutError(message) from None
 
-    async def _end(self, execution: Execution) -> None:
-        finish = await self._finish_of(execution)
-        said = finish.events
+    async def _end(self, execution: Execution) -> bool:
+        """Write the end and publish what is said; whether the ledger has what the attempt returned."""
         try:
+            finish = await self._finish_of(execution)
             applied = await _persist(lambda: self._platform.ledger.finish((self.worker, finish)))
         except Exception as error:
-            # The ledger refused what is in it; without an end the run would say `running` for ever.
+            # What it said is no event, or the ledger refused it; without an end the run would say `running` for ever.
             log.exception("end refused by the ledger")
-            said = ()
-            refused = Finish(
-                id=finish.id, attempt=finish.attempt, state=State.FAILED, outcome="failed", error=error_json(error)
-            )
-            applied = await _persist(lambda: self._platform.ledger.finish((self.worker, refused)))
-        if applied and said:
-            await self._platform.publish(said)
+            await self._end_refused(execution, error)
+            return False
+        if applied and finish.events:
+            await self._platform.publish(finish.events)
+        return applied
+
+    async def _end_refused(self, execution: Execution, error: Exception) -> None:
+        refused = Finish(
+            id=execution.delivery.id,
+            attempt=execution.delivery.attempt,
+            state=State.FAILED,
+            outcome="failed",
+            error=error_json(error),
+        )
+        await _persist(lambda: self._platform.ledger.finish((self.worker, refused)))
 
     async def _finish_of(self, execution: Execution) -> Finish:
         verdict: Verdict = execution.verdict

@@ -31,6 +31,7 @@ CONFIG = OpenAPIConfig(
     ],
     path="/schema",
     render_plugins=[],
+    use_handler_docstrings=True,
 )
 
 

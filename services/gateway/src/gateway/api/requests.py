@@ -17,6 +17,8 @@ Asked = Request[Any, Any, Any]
 
 JSON = ("application/json",)
 _MOST_PARAMETERS = 100
+_MOST_DIGITS = 9
+_UUID_LENGTH = 36
 
 
 class Bodies:
@@ -45,7 +47,7 @@ def actor_of(request: Asked) -> str:
 def run_id(text: str) -> UUID:
     """The id of a run; anything else names no run."""
     try:
-        found = UUID(text) if len(text) == 36 else None
+        found = UUID(text) if len(text) == _UUID_LENGTH else None
     except ValueError:
         found = None
     if found is None or str(found) != text.lower():
@@ -84,4 +86,4 @@ def _pairs(request: Asked) -> list[tuple[str, str]]:
 
 
 def _is_integer(text: str) -> bool:
-    return text.isascii() and text.removeprefix("-").isdigit() and len(text) < 10
+    return text.isascii() and text.removeprefix("-").isdigit() and len(text) <= _MOST_DIGITS

@@ -81,7 +81,7 @@ def _names(tasks: list[Row]) -> str:
     return f"{', '.join(names[:_MOST_NAMES]) or 'none'}{more}"
 
 
-async def _submit(  # noqa: PLR0913, PLR0917 - one request's parts
+async def _submit(
     request: Asked, platform: Platform, metrics: Metrics, task: Row, arguments: Mapping[str, Any], body: Row
 ) -> Response[Accepted]:
     key = idempotency_key(request.headers.getall("idempotency-key", []))
@@ -90,7 +90,5 @@ async def _submit(  # noqa: PLR0913, PLR0917 - one request's parts
     if submitted.created:
         metrics.submitted.labels(run.task).inc()
     url = f"/api/v1/tasks/{submitted.id}/status"
-    accepted = Accepted(
-        task_id=submitted.id, id=submitted.id, task=run.task, created=submitted.created, status_url=url
-    )
+    accepted = Accepted(task_id=submitted.id, id=submitted.id, task=run.task, created=submitted.created, status_url=url)
     return Response(accepted, headers={"Location": url})

@@ -56,7 +56,7 @@ function entry(kind, title, when, note, error) {
 
 function chain(run) {
   const parts = [];
-  if (run.cause) parts.push(element("div", { class: "said" }, element("div", {}, element("span", { class: "soft" }, "answers"), element("span", { class: "strong mono" }, run.cause.type), element("span", { class: "sub" }, run.cause.run_id ? runLink(run.cause.run_id, "said by this run") : `from ${run.cause.source}, by ${run.cause.actor}`))));
+  if (run.cause) parts.push(element("div", { class: "said" }, element("div", {}, element("span", { class: "soft" }, "answers"), element("span", { class: "strong mono" }, run.cause.type), element("span", { class: "sub" }, run.cause.run_id ? element("a", { href: `/runs/${run.cause.run_id}` }, "said by this run") : `from ${run.cause.source}, by ${run.cause.actor}`))));
   for (const said of run.said) parts.push(saidBox(said));
   return parts.length ? element("div", { class: "chain" }, ...parts) : empty("It answers no event and said none.");
 }

@@ -31,20 +31,23 @@ export function span(seconds) {
   if (s < 1) return `${Math.round(s * 1000)} ms`;
   if (s < 10) return `${s.toFixed(1)} s`;
   if (s < 60) return `${Math.floor(s)} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;
+  if (s < 600) return `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
   if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
+const whole = (seconds) => (seconds < 60 ? `${Math.max(0, seconds)} s` : span(seconds));
+
 const PHRASES = {
-  ago: (s) => (s < 2 ? "now" : `${span(Math.floor(s))} ago`),
-  in: (s) => (-s <= 0.5 ? "due" : `in ${span(Math.ceil(-s))}`),
-  for: (s) => span(Math.floor(s)),
+  ago: (s) => (s < 2 ? "now" : `${whole(Math.floor(s))} ago`),
+  in: (s) => (-s <= 0.5 ? "due" : `in ${whole(Math.ceil(-s))}`),
+  for: (s) => whole(Math.floor(s)),
 };
 
-export function moment(iso, phrase = "ago") {
+export function moment(iso, phrase = "ago", stale = null) {
   if (!iso) return element("span", { class: "soft" }, "—");
-  const made = element("time", { datetime: iso, title: new Date(iso).toLocaleString(), "data-phrase": phrase, class: "number" });
+  const made = element("time", { datetime: iso, title: new Date(iso).toLocaleString(), "data-phrase": phrase, "data-stale": stale, class: "number" });
   tick(made);
   return made;
 }
@@ -52,6 +55,7 @@ export function moment(iso, phrase = "ago") {
 function tick(time) {
   const text = PHRASES[time.dataset.phrase]((now() - Date.parse(time.dateTime)) / 1000);
   if (time.textContent !== text) time.textContent = text;
+  if (time.dataset.stale) time.classList.toggle("fault", now() - Date.parse(time.dateTime) > 1000 * Number(time.dataset.stale));
 }
 
 setInterval(() => document.querySelectorAll("time[data-phrase]").forEach(tick), 1000);
@@ -103,7 +107,7 @@ function openDialog(complaint) {
       close(true);
     } },
       element("h2", {}, "This needs your key"),
-      element("p", {}, complaint || "`carillon up` printed where it is kept. It stays in this tab and is forgotten when you close it."),
+      element("p", {}, complaint || "When Carillon started, it printed where the key is kept. It stays in this tab and is forgotten when you close it."),
       element("label", { for: "key" }, "Key"), input,
       element("div", { class: "actions" },
         element("button", { type: "button", onclick: () => close(false) }, "Not now"),

@@ -66,14 +66,14 @@ function failed(list) {
 
 function recent(list) {
   if (!list.length) return empty("No run yet. Submit one: ", code("POST /api/v1/tasks"), ", or see ", element("a", { href: "/docs" }, "how"), ".");
-  const head = ["Task", "State", "By", "Took", "Accepted"].map((name, index) => element("th", { scope: "col", class: index === 2 ? "optional" : index > 2 ? "right" : null }, name));
+  const head = ["Task", "State", "By", "Took", "Accepted"].map((name, index) => element("th", { scope: "col", class: [null, null, "optional", "right", "right optional"][index] }, name));
   return element("div", { class: "table" }, element("table", {}, element("thead", {}, element("tr", {}, ...head)),
     element("tbody", {}, ...list.map((run) => element("tr", {},
       element("td", { class: "clip" }, runLink(run.id, run.task)),
       element("td", {}, state(run.state)),
-      element("td", { class: "sub optional" }, run.actor),
+      element("td", { class: "sub optional by", title: run.actor }, run.actor.replace(/^event /, "")),
       element("td", { class: "right soft" }, took(run)),
-      element("td", { class: "right soft" }, moment(run.created_at)))))));
+      element("td", { class: "right soft optional" }, moment(run.created_at)))))));
 }
 
 function every(schedule) {
@@ -136,7 +136,7 @@ function workers(list) {
   if (!list.length) return empty("No worker is alive, so nothing runs. Start one: ", code("carillon serve backup"), ".");
   return rows(list.map((worker) => element("li", {},
     element("span", { class: "grow" }, line({ class: "strong" }, worker.domain), line({ class: "sub" }, `${worker.host} · pid ${worker.pid}`)),
-    element("span", { class: "right" }, line({}, `${worker.running} / ${worker.concurrency}`), line({ class: "sub" }, "heard ", moment(worker.heartbeat_at))))));
+    element("span", { class: "right" }, line({}, `${worker.running} / ${worker.concurrency}`), line({ class: "sub" }, "heard ", moment(worker.heartbeat_at, "ago", 30))))));
 }
 
 function events(list) {
