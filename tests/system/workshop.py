@@ -58,12 +58,12 @@ async def make(number: int, *, run: Run, bench: Bench) -> dict[str, int]:
 
 @tasks.task()
 async def make_slowly(door: str, *, run: Run, bench: Bench) -> str:
-    """Make a thing when the file `door` exists.
+    """Make a thing when the door of this attempt, the file `door` and its number, exists.
 
     Safe to run twice: the effect is kept under the run's id.
     """
     await bench.enter(run)
-    while not await asyncio.to_thread(Path(door).exists):
+    while not await asyncio.to_thread(Path(f"{door}.{run.attempt}").exists):
         await asyncio.sleep(0.02)
     await bench.finish(run)
     return f"made by {os.getpid()}"

@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from carillon.contracts.event import EVENT_TYPE, Event
 from carillon.ids import derived_id, new_id
+from carillon.jsonb import holds_nul
 from carillon.ledger.records import NewEvent
 
 STRUCTURED = "application/cloudevents+json"
@@ -184,7 +185,7 @@ def _envelope(attributes: object) -> Envelope:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'event'}: {e['msg']}" for e in error.errors()[:5])
         message = f"not a CloudEvent that Carillon takes: {faults}"
         raise UnreadableEventError(message) from None
-    if "\\u0000" in orjson.dumps(envelope.data).decode():
+    if holds_nul(orjson.dumps(envelope.data)):
         message = "data: holds the character NUL, which PostgreSQL cannot keep"
         raise UnreadableEventError(message)
     return envelope

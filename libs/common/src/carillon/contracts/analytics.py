@@ -13,19 +13,19 @@ from carillon.contracts.event import Event
 class RollupRow(BaseModel):
     """One bucket of one series: how many runs of a task ended in a state, or events of a type were said."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     grain: Literal["hour", "day"]
-    #: The start of the bucket, in UTC.
     bucket: datetime
+    """The start of the bucket, in UTC."""
     kind: Literal["run", "event"]
-    #: The task's name or the event's type.
     name: str
-    #: The run's state; `said` for events.
+    """The task's name or the event's type; `(other)` for the rest, where there are too many."""
     state: str
+    """The run's state; `said` for events."""
     count: int = Field(ge=0)
-    #: Sum of execution times, in seconds; 0 for events.
     seconds: float = Field(default=0, ge=0)
+    """Sum of execution times, in seconds; 0 for events."""
 
 
 class RollupRequested(Event):
@@ -33,8 +33,8 @@ class RollupRequested(Event):
 
     type: ClassVar[str] = "analytics.rollup_requested.v1"
 
-    #: Recompute from here on where that is earlier than what may have changed; never beyond the ledger's retention.
     since: AwareDatetime | None = None
+    """Recompute from here on where that is earlier than what may have changed; never beyond the ledger's retention."""
 
 
 class RollupsComputed(Event):
@@ -42,11 +42,11 @@ class RollupsComputed(Event):
 
     type: ClassVar[str] = "analytics.rollups_computed.v1"
 
-    #: The moment up to which everything was counted, in UTC.
     watermark: datetime
-    #: Why it was recomputed: the type of the event that asked.
+    """The moment up to which everything was counted, in UTC."""
     cause: str
-    #: The last 24 hours by the hour, at most 500 rows.
+    """Why it was recomputed: the type of the event that asked."""
     hourly: list[RollupRow] = Field(max_length=500)
-    #: The last 14 days by the day, at most 500 rows.
+    """The last 24 hours by the hour, at most 500 rows."""
     daily: list[RollupRow] = Field(max_length=500)
+    """The last 14 days by the day, at most 500 rows."""

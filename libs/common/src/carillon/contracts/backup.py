@@ -16,8 +16,8 @@ class BackupRequested(Event):
     type: ClassVar[str] = "backup.requested.v1"
     subject_field: ClassVar[str] = "source"
 
-    #: The id of a configured source; never a host, path or connection string.
     source: str = Field(default="platform", pattern=r"^[a-z][a-z0-9_-]{0,62}$")
+    """The id of a configured source; never a host, path or connection string."""
 
 
 class BackupCompleted(Event):
@@ -28,16 +28,16 @@ class BackupCompleted(Event):
 
     source: str
     backup_id: UUID
-    #: Key of the stored dump, below the platform's storage.
     key: str
+    """Key of the stored dump, below the platform's storage."""
     stored_bytes: int = Field(ge=0)
     plain_bytes: int = Field(ge=0)
-    #: SHA-256 of the stored bytes, in hexadecimal.
     sha256: str
+    """SHA-256 of the stored bytes, in hexadecimal."""
     tables: int = Field(ge=0)
     rows: int = Field(ge=0)
-    #: SHA-256 over the content manifest that the restored copy was compared with.
     manifest_sha256: str
+    """SHA-256 over the content manifest that the restored copy was compared with."""
     dump_seconds: float = Field(ge=0)
     restore_seconds: float = Field(ge=0)
 
@@ -49,6 +49,6 @@ class BackupFailed(Event):
     subject_field: ClassVar[str] = "source"
 
     source: str
-    #: dump, store, restore or compare.
     stage: str
+    """dump, store, restore or compare."""
     reason: str

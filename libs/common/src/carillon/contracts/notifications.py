@@ -14,8 +14,8 @@ class NotificationDelivered(Event):
     subject_field: ClassVar[str] = "subject_line"
 
     channel: Literal["email", "maildir", "webhook"]
-    #: Where it went, without secrets: an address, a folder, or a URL without its query.
     destination: str
+    """Where it went, without secrets: an address, a folder, or a URL without its query."""
     subject_line: str
-    #: The event that asked for it.
     cause: str
+    """The event that asked for it."""

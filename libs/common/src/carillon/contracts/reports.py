@@ -13,15 +13,15 @@ from carillon.contracts.event import Event
 class Artefact(BaseModel):
     """One rendered file, kept in the platform's storage."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     format: Literal["html", "pdf", "csv", "xlsx"]
     filename: str
     media_type: str
     key: str
     size_bytes: int = Field(ge=0)
-    #: SHA-256 of the file, in hexadecimal.
     sha256: str
+    """SHA-256 of the file, in hexadecimal."""
 
 
 class ReportRendered(Event):
@@ -32,7 +32,7 @@ class ReportRendered(Event):
 
     report: str
     title: str
-    #: A few sentences that stand in a message without the files.
     summary: str
+    """A few sentences that stand in a message without the files."""
     as_of: datetime
     artefacts: list[Artefact]

@@ -300,7 +300,7 @@ select id from back cross join (select count(*) from woken) as w
 """
 )
 
-#: Forgets ended runs of a domain, a bounded number at a time, with their attempts. Rows that somebody holds are skipped.
+#: Forgets ended runs of a domain, a bounded number at a time, with their attempts. Rows that somebody holds wait.
 FORGET_RUNS = """
 with old as (
     select id from carillon.runs where domain = $1 and finished_at < now() - $2::interval

@@ -15,6 +15,7 @@ from taskiq.abc.formatter import TaskiqFormatter
 
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import derived_id, new_id
+from carillon.jsonb import holds_nul
 from carillon.ledger.records import NewRun, Priority
 from carillon.middleware.tracing import LABEL
 from carillon.platform import Platform
@@ -127,7 +128,7 @@ def json_args(arguments: dict[str, Any]) -> str:
     if len(encoded) > MOST_ARGS_BYTES:
         message = f"the arguments have {len(encoded)} bytes, the most is {MOST_ARGS_BYTES}; pass a storage key instead"
         raise InvalidArgumentsError(message)
-    if b"\\u0000" in encoded:
+    if holds_nul(encoded):
         message = "the arguments hold the character NUL, which PostgreSQL cannot keep"
         raise InvalidArgumentsError(message)
     return encoded.decode()

@@ -14,6 +14,7 @@ from taskiq import TaskiqMessage
 
 from carillon.contracts import Event
 from carillon.errors import PermanentError
+from carillon.jsonb import holds_nul
 from carillon.ledger.records import Delivery, State
 from carillon.run import Run
 from carillon.tasks import Task
@@ -83,7 +84,7 @@ def result_json(returned: object) -> str:
             f"the result has {len(encoded)} bytes, the most is {MOST_RESULT_BYTES}; keep it in storage, return its key"
         )
         raise PermanentError(message)
-    if b"\\u0000" in encoded:
+    if holds_nul(encoded):
         message = "the result holds the character NUL, which PostgreSQL cannot keep"
         raise PermanentError(message)
     return encoded.decode()

@@ -25,6 +25,7 @@ select state, result, error, labels, extract(epoch from finished_at - started_at
 from carillon.runs where id = $1
 """
 
+
 class RunFailedError(CarillonError):
     """A run ended failed or cancelled; the message is the error that it ended with."""
 
