@@ -1,4 +1,4 @@
-"""A small domain for tests with real processes; `python workshop.py` runs it, and variables say how it should suffer."""
+"""A small domain for tests with real processes: `python workshop.py` runs it, `python workshop.py 7` submits and dies."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ async def make_slowly(door: str, *, run: Run, bench: Bench) -> str:
     Safe to run twice: the effect is kept under the run's id.
     """
     await bench.enter(run)
-    while not await asyncio.to_thread(Path(f"{door}.{run.attempt}").exists):
+    while not await asyncio.to_thread(Path(f"{door}.{run.attempt}").exists):  # noqa: ASYNC110
+        # Another process opens the door: there is nothing to wait on but time.
         await asyncio.sleep(0.02)
     await bench.finish(run)
     return f"made by {os.getpid()}"
@@ -89,13 +90,10 @@ async def resources(platform: Platform) -> AsyncIterator[Mapping[type, object]]:
 
 def service() -> Service:
     """The workshop, with the patience of a test: the lease is shorter than in real life."""
-    sweeper.SILENCE = timedelta(seconds=float(os.environ.get("WORKSHOP_SILENCE_SECONDS", "3")))
+    sweeper.SILENCE = timedelta(seconds=3)
     sweeper.ROUND_SECONDS = 0.5
     worker.HEARTBEAT_SECONDS = 0.5
-    concurrency = int(os.environ.get("WORKSHOP_CONCURRENCY", "4"))
-    return Service(
-        name="workshop", settings=PlatformSettings(), tasks=tasks, resources=resources, concurrency=concurrency
-    )
+    return Service(name="workshop", settings=PlatformSettings(), tasks=tasks, resources=resources, concurrency=4)
 
 
 def broker() -> CarillonBroker:

@@ -86,7 +86,7 @@ def environment(settings: PlatformSettings, endpoint: str | None) -> dict[str, s
         "STORAGE_URL": settings.storage_url,
         "RABBIT_QUEUE_PREFIX": settings.rabbit_queue_prefix,
         "CARILLON_LOG_FORMAT": "json",
-        "PYTHONPATH": str(HERE),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
     }
     if settings.rabbit_url is not None:
         found["RABBIT_URL"] = settings.rabbit_url.get_secret_value()

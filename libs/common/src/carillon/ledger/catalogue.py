@@ -6,14 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import asyncpg
 import structlog
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.tables import domains, event_types, tasks
 
 log = structlog.get_logger(__name__)
@@ -45,7 +43,7 @@ class Catalogue:
         if time.monotonic() - self._read_at >= FRESH_SECONDS:
             try:
                 await self.refresh()
-            except (*SERVER_AWAY, SQLAlchemyError, asyncpg.PostgresError) as error:
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
                 log.warning("catalogue not read", error=repr(error))
         found = self._hearers.get(event_type, [])
         return found if domain is None else [hearer for hearer in found if hearer.domain == domain]

@@ -252,8 +252,10 @@ update carillon.runs r set state = 'cancelled', finished_at = now(),
 from late where r.id = late.id returning r.id
 """
 
-#: Runs of workers that are gone wait again, or fail when workers keep dying on them ($3 times).
-RESCUE = """
+#: Runs of workers that are gone wait again, or fail when workers keep dying on them ($3 times). They begin again at
+#: different moments: one of them may have killed the worker, and must not take the same company with it every time.
+RESCUE = (
+    """
 with gone as (
     select w.id from carillon.workers w
     where w.domain = $1 and (w.stopped_at is not null or w.heartbeat_at < now() - $2::interval)
@@ -269,17 +271,21 @@ with gone as (
             'type', 'WorkerLost', 'message', 'the worker died ' || (r.lost + 1) || ' times while it ran this') end,
         attempt = r.attempt + (r.lost + 1 < $3)::int,
         uncounted = r.uncounted + 1,
-        lost = r.lost + 1, dispatched_at = null, run_at = now()
+        lost = r.lost + 1, dispatched_at = null, run_at = now() + random() * interval '2 seconds'
     from orphans where r.id = orphans.id
-    returning r.id, r.domain, r.state, r.worker_id, r.started_at, r.attempt - (r.state = 'retrying')::int as attempt
+    returning r.id, r.domain, r.state, r.run_at, r.dispatched_at, r.worker_id, r.started_at,
+              r.attempt - (r.state = 'retrying')::int as attempt
 ), tried as (
     insert into carillon.attempts (run_id, attempt, worker_id, started_at, finished_at, outcome, error)
     select id, attempt, worker_id, started_at, now(), 'lost',
            jsonb_build_object('type', 'WorkerLost', 'message', 'its worker stopped answering') from rescued
     on conflict do nothing
-)
-select id, state from rescued
+), woken as ("""
+    + _WAKE.format(rows="rescued").replace("where", "where state = 'retrying' and")
+    + """)
+select id, state from rescued cross join (select count(*) from woken) as w
 """
+)
 
 #: What the ledger says this worker runs, and it does not, waits again; the attempt is not counted. That is all of its
 #: runs after a drain, and those of a claim whose answer was lost with the connection.
