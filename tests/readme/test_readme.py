@@ -1,4 +1,4 @@
-"""Every command and every example of the README is executed, on a platform started by the README's own first command."""
+"""Every command and example of the README is executed, on a platform that its own first command started."""
 
 from __future__ import annotations
 
@@ -199,9 +199,9 @@ async def test_the_task_that_the_readme_writes_runs_and_its_result_is_waited_for
     exec(compile(PYTHON[1], "README.md", "exec"), client)  # noqa: S102 - the README's own example
 
     alone = await InProcess(tasks, {}).run(send_invoice, order="order-17")
-    async with Connected(settings, name="test") as platform:
-        async with running(Service(name="billing", settings=settings, tasks=tasks), platform):
-            await asyncio.wait_for(client["main"](), 20)
+    service = Service(name="billing", settings=settings, tasks=tasks)
+    async with Connected(settings, name="test") as platform, running(service, platform):
+        await asyncio.wait_for(client["main"](), 20)
 
     assert alone["order"] == "order-17"
     assert "'order': 'order-17'" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A small domain for tests with real processes: `python workshop.py` runs it, `python workshop.py 7` submits and dies."""
+"""A small domain for tests with real processes: `workshop.py` runs it, `workshop.py 7` submits a run and dies."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from shop import OrderPlaced, Shop, shop_service
 from taskiq import TaskiqMiddleware
 from taskiq.exceptions import SendTaskError
 
@@ -18,7 +19,6 @@ from carillon.ledger.history import Search
 from carillon.ledger.records import NewRun
 from carillon.platform import Platform
 from carillon.testing import eventually, running
-from shop import OrderPlaced, Shop, shop_service
 
 
 @pytest.fixture
