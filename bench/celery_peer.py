@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from bench.errors import MissingServerError
 from bench.process import output_of, running, wait_until
-from bench.system import MEASURE_SECONDS, PREFETCH, Measured
+from bench.system import LARGEST, MEASURE_SECONDS, PREFETCH, Measured
 
 if TYPE_CHECKING:
     from bench.servers import Servers
@@ -129,6 +129,8 @@ def _seconds(date_done: str) -> float:
 
 class Celery:
     """Celery prefork over RabbitMQ."""
+
+    largest = LARGEST
 
     def __init__(self, name: str, servers: Servers, results: Results, queue: str, children: int) -> None:
         """`children` is what Celery calls concurrency: processes that execute, beside the one that consumes."""

@@ -13,7 +13,7 @@ import uvloop
 from aio_pika import DeliveryMode, Message
 
 from bench.process import output_of
-from bench.system import MEASURE_SECONDS, PREFETCH, Measured
+from bench.system import LARGEST, MEASURE_SECONDS, PREFETCH, Measured
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
@@ -30,6 +30,7 @@ class Raw:
     """A bare aio-pika loop on a durable quorum queue, persistent messages as large as Carillon's."""
 
     name = "bare aio-pika"
+    largest = LARGEST
 
     def __init__(self, servers: Servers, body_bytes: int) -> None:
         """`body_bytes` is the size of a delivery of Carillon."""

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 #: What one measurement should last, in seconds: long enough for steady state, short enough for five rounds.
 AIM_SECONDS = 4.0
-#: Tasks of the first try, and the bounds of the sizes derived from it.
+#: Tasks of the first try, and the least of the sizes derived from it.
 FIRST_TRY = 1_000
-SMALLEST, LARGEST = 500, 60_000
+SMALLEST = 500
 
 
 @dataclass
@@ -41,7 +41,7 @@ async def compare(systems: Sequence[System], rounds: int, budget: float, say: Ca
     outcome = Outcome()
     for system in systems:
         tried = await system.measure(FIRST_TRY)
-        outcome.sizes[system.name] = _size(tried)
+        outcome.sizes[system.name] = _size(tried, system.largest)
         outcome.rates[system.name] = []
         say(f"first try   {system.name:<40} {tried.rate:>8.0f}/s")
     for number in range(1, rounds + 1):
@@ -59,5 +59,5 @@ async def _round(systems: Sequence[System], outcome: Outcome, say: Callable[[str
         say(f"{system.name:<40} {measured.rate:>8.0f}/s  ({measured.count} in {measured.seconds:.1f} s)")
 
 
-def _size(tried: Measured) -> int:
-    return max(SMALLEST, min(LARGEST, int(tried.rate * AIM_SECONDS)))
+def _size(tried: Measured, largest: int) -> int:
+    return max(SMALLEST, min(largest, int(tried.rate * AIM_SECONDS)))

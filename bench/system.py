@@ -7,6 +7,8 @@ from typing import Protocol
 
 #: Deliveries that may wait unacknowledged in a worker, the same for every system.
 PREFETCH = 200
+#: The most tasks of one measurement, where a system has no reason for less.
+LARGEST = 60_000
 #: The longest one measurement may take, in seconds.
 MEASURE_SECONDS = 60.0
 
@@ -28,6 +30,8 @@ class System(Protocol):
     """One way of executing tasks."""
 
     name: str
+    #: The most tasks of one measurement.
+    largest: int
 
     async def measure(self, count: int) -> Measured:
         """Queue `count` no-op tasks, then start one worker process, and say how long it took without the start-up."""

@@ -172,6 +172,18 @@ async def test_the_taskiq_command_runs_the_domain_and_stops_without_losing_a_run
     assert await platform.history.live_workers() == []
 
 
+async def test_the_taskiq_command_hands_back_what_outlasts_its_patience(platform, processes, tmp_path):
+    command = processes.start("-m", "taskiq", "worker", "workshop:broker", "--workers", "1", "--shutdown-timeout", "1")
+    run = await submit(platform, "make_slowly", door=str(tmp_path / "door"))
+    await entered(platform, run)
+    command.terminate()
+    code = await processes.end(command)
+
+    assert (code, (await platform.history.run(run))["state"]) == (0, "retrying"), processes.said(command)
+    assert await outcomes(platform, run) == ["handed_back"]
+    assert await platform.history.live_workers() == []
+
+
 async def enrolled(platform: Platform, count: int) -> bool:
     return len(await platform.history.live_workers()) == count
 
@@ -205,7 +217,8 @@ async def test_results_come_from_redis_and_without_redis_from_the_ledger(
         async with connect(workshop.tasks, settings=chosen):
             with_redis = await workshop.make.kiq(1)
             first = await with_redis.wait_result(timeout=15, check_interval=0.05)
-            keys = await keys_of(valkey.url)
+            # The ledger has the end first, and whoever waits may hear it from there.
+            keys = await eventually(lambda: keys_of(valkey.url))
             await rows(platform, "update carillon.runs set result = '\"from the ledger\"'")
             again = await with_redis.get_result()
             await valkey.stop()

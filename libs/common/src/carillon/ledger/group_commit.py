@@ -47,18 +47,19 @@ class GroupCommit(Generic[Item, Outcome]):
     ) -> None:
         self._write = write
         self._most = most
-        self._room = asyncio.Semaphore(room)
+        self._room = room
         self._waiting: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
         self._writer: asyncio.Task[None] | None = None
 
     async def __call__(self, item: Item) -> Outcome:
         """Write one item with whatever else is waiting; returns or raises when its batch is committed or refused."""
-        async with self._room:
-            future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            self._waiting.append((item, future))
-            if self._writer is None or self._writer.done():
-                self._writer = asyncio.create_task(self._drain(), name="group commit")
-            return await future
+        while len(self._waiting) >= self._room:  # noqa: ASYNC110 - an event would cost every call what this costs none
+            await asyncio.sleep(LINGER_SECONDS)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._drain(), name="group commit")
+        return await future
 
     async def _drain(self) -> None:
         try:

@@ -65,10 +65,12 @@ class Worker:
             log.info("worker started", transport=transport.name, concurrency=self._concurrency)
             await stop.wait()
         finally:
-            await self._drain(consumers)
-            for duty in duties:
-                duty.cancel()
-            await asyncio.gather(*duties, return_exceptions=True)
+            try:
+                await self._drain(consumers)
+            finally:
+                for duty in duties:
+                    duty.cancel()
+                await asyncio.gather(*duties, return_exceptions=True)
 
     async def _hear(self, envelope: object) -> None:
         await self._platform.hear(self._domain, envelope)  # type: ignore[arg-type]
@@ -80,14 +82,27 @@ class Worker:
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def _drain(self, consumers: Sequence[Consumer]) -> None:
-        for consumer in consumers:
-            await consumer.stop()
-        if running := set(self._receiver.running.values()):
-            log.info("worker draining", runs=len(running), seconds=DRAIN_SECONDS)
-            _, left = await asyncio.wait(running, timeout=DRAIN_SECONDS)
-            for task in left:
+        try:
+            for consumer in consumers:
+                await consumer.stop()
+            await self._end_running()
+        finally:
+            # Also when whoever stops us has less patience: a run that is not handed back waits for a rescue, and counts
+            # as one that lost its worker.
+            await self._hand_back()
+
+    async def _end_running(self) -> None:
+        if not (running := set(self._receiver.running.values())):
+            return
+        log.info("worker draining", runs=len(running), seconds=DRAIN_SECONDS)
+        try:
+            await asyncio.wait(running, timeout=DRAIN_SECONDS)
+        finally:
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _hand_back(self) -> None:
         try:
             handed_back = await self._platform.ledger.hand_back(self.id)
             await self._platform.ledger.retire(self.id)
