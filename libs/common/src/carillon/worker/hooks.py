@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import structlog
 from taskiq import TaskiqMiddleware, TaskiqResult
@@ -15,21 +14,29 @@ from carillon.worker.execution import RunMessage
 log = structlog.get_logger(__name__)
 
 
+class Hook(NamedTuple):
+    """One hook of one middleware."""
+
+    middleware: str
+    name: str
+    call: Callable[..., Any]
+
+
 class Hooks:
     """The hooks of a stack: `pre_` from the outside in, `on_` and `post_` from the inside out, as Taskiq calls them."""
 
     def __init__(self, middlewares: Sequence[TaskiqMiddleware], metrics: Metrics) -> None:
         self._metrics = metrics
-        self._pre_execute = [m for m in middlewares if _has(m, "pre_execute")]
         inside_out = list(reversed(middlewares))
-        self._on_error = [m for m in inside_out if _has(m, "on_error")]
-        self._post_execute = [m for m in inside_out if _has(m, "post_execute")]
-        self._post_save = [m for m in inside_out if _has(m, "post_save")]
+        self._pre_execute = _hooks(middlewares, "pre_execute")
+        self._on_error = _hooks(inside_out, "on_error")
+        self._post_execute = _hooks(inside_out, "post_execute")
+        self._post_save = _hooks(inside_out, "post_save")
 
     async def pre_execute(self, message: RunMessage) -> RunMessage:
         """Let each see, and replace, the message."""
-        for middleware in self._pre_execute:
-            replaced = await self._call(middleware, "pre_execute", message)
+        for hook in self._pre_execute:
+            replaced = await self._call(hook, message)
             # A replacement must know its attempt, or nobody could end it.
             if getattr(replaced, "execution", None) is not None:
                 message = replaced
@@ -37,29 +44,33 @@ class Hooks:
 
     async def on_error(self, message: RunMessage, result: TaskiqResult[Any], error: BaseException) -> None:
         """Let each see the error."""
-        for middleware in self._on_error:
-            await self._call(middleware, "on_error", message, result, error)
+        for hook in self._on_error:
+            await self._call(hook, message, result, error)
 
     async def post_execute(self, message: RunMessage, result: TaskiqResult[Any]) -> None:
         """Let each see the result, before it is in the ledger."""
-        for middleware in self._post_execute:
-            await self._call(middleware, "post_execute", message, result)
+        for hook in self._post_execute:
+            await self._call(hook, message, result)
 
     async def post_save(self, message: RunMessage, result: TaskiqResult[Any]) -> None:
         """Let each see the result, after it is in the ledger."""
-        for middleware in self._post_save:
-            await self._call(middleware, "post_save", message, result)
+        for hook in self._post_save:
+            await self._call(hook, message, result)
 
-    async def _call(self, middleware: TaskiqMiddleware, hook: str, *arguments: object) -> Any:
+    async def _call(self, hook: Hook, *arguments: object) -> Any:
         try:
-            answer = getattr(middleware, hook)(*arguments)
-            return await answer if inspect.isawaitable(answer) else answer
+            answer = hook.call(*arguments)
+            return await answer if hasattr(answer, "__await__") else answer
         except Exception:
-            name = type(middleware).__name__
-            self._metrics.hook_failures.labels(name, hook).inc()
-            log.exception("middleware hook raised", middleware=name, hook=hook)
+            self._metrics.hook_failures.labels(hook.middleware, hook.name).inc()
+            log.exception("middleware hook raised", middleware=hook.middleware, hook=hook.name)
             return None
 
 
-def _has(middleware: TaskiqMiddleware, hook: str) -> bool:
-    return getattr(type(middleware), hook) is not getattr(TaskiqMiddleware, hook)
+def _hooks(middlewares: Sequence[TaskiqMiddleware], name: str) -> list[Hook]:
+    """Those that a middleware has of its own."""
+    return [
+        Hook(type(middleware).__name__, name, getattr(middleware, name))
+        for middleware in middlewares
+        if getattr(type(middleware), name) is not getattr(TaskiqMiddleware, name)
+    ]

@@ -93,9 +93,10 @@ class Receiver:
 
     async def _attempt(self, delivery: Delivery) -> None:
         execution = self._execution(delivery)
-        structlog.contextvars.bind_contextvars(run=str(delivery.id), task=delivery.task, attempt=delivery.attempt)
+        run_id = str(delivery.id)
+        structlog.contextvars.bind_contextvars(run=run_id, task=delivery.task, attempt=delivery.attempt)
         message = RunMessage.model_construct(
-            task_id=str(delivery.id),
+            task_id=run_id,
             task_name=delivery.task,
             labels=dict(delivery.labels),
             labels_types=None,
@@ -107,7 +108,7 @@ class Receiver:
         result = await self._call(execution, message)
         await self._hooks.post_execute(message, result)
         if await self._end(execution):
-            await self._results.keep(message.task_id, result, execution.verdict)
+            await self._results.keep(run_id, result, execution.verdict)
         await self._hooks.post_save(message, result)
 
     def _execution(self, delivery: Delivery) -> Execution:
