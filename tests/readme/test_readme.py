@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -80,8 +81,11 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    started = Platform(tmp_path_factory.mktemp("readme") / "home")
+def platform() -> Iterator[Platform]:
+    # Not below pytest's own folder: as root, PostgreSQL runs as somebody who may not enter that.
+    folder = Path(tempfile.mkdtemp(prefix="carillon-readme-"))
+    folder.chmod(0o711)
+    started = Platform(folder / "home")
     try:
         started.wait_until_ready()
         yield started
@@ -91,6 +95,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     # make itself dies of the Ctrl-C, after what it started has stopped.
     assert code in {0, -signal.SIGINT}
     assert "stopped; the data stays" in Path(started.log.name).read_text()
+    shutil.rmtree(folder)
 
 
 def test_make_run_says_what_the_readme_shows(platform):

@@ -92,6 +92,8 @@ class Valkey:
             f'dir "{self._data}"',
             "daemonize no",
             "save 300 1",
+            # It is a cache: a full disk, or a folder that is gone, must not keep it from ending.
+            "shutdown-on-sigterm force",
             "appendonly no",
             # A cache beside the ledger: it must not eat the machine.
             "maxmemory 256mb",
