@@ -49,7 +49,13 @@ def _pattern(_: object, pattern: str, value: object, __: object) -> Iterator[Val
         yield ValidationError("does not match")
 
 
-_Checker = validators.extend(Draft202012Validator, {"pattern": _pattern})
+def _is_integer(_: object, value: object) -> bool:
+    # JSON Schema takes 3.0 for an integer; the worker, which checks once more, does not.
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_strict_types = Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer)
+_Checker = validators.extend(Draft202012Validator, {"pattern": _pattern}, type_checker=_strict_types)
 
 
 @lru_cache(maxsize=512)
