@@ -41,7 +41,7 @@ class Shop:
         self.entered = asyncio.Event()
 
 
-def shop_service(settings: PlatformSettings, shop: Shop, **options: object) -> Service:
+def shop_service(settings: PlatformSettings, shop: Shop, **options: object) -> Service:  # noqa: C901 - a list of tasks
     """The shop, assembled anew: each test has its own tasks."""
     tasks = Tasks("shop")
 
