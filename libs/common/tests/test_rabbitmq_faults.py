@@ -87,6 +87,24 @@ async def test_connections_closed_by_force_under_load_lose_and_double_nothing(
     assert await completions(platform) == each_once(300)
 
 
+async def test_a_run_that_executes_while_its_connection_is_closed_by_force_goes_on_to_its_end(
+    platform, settings, shop, private_rabbitmq
+):
+    at_the_gate = NewRun(id=new_id(), domain="shop", task="shop.wait_at_the_gate", args='{"name": "x"}')
+
+    async with running(shop_service(settings, shop, concurrency=1), platform):
+        await platform.submit(at_the_gate)
+        await asyncio.wait_for(shop.entered.wait(), 10)
+        await asyncio.to_thread(private_rabbitmq.ctl, "close_all_connections", "test")
+        await submit(platform, additions(20))
+        shop.gate.set()
+        await eventually(lambda: completed(platform, 21), within=40)
+
+    attempts = await platform.history.attempts(at_the_gate.id)
+    assert [(attempt["attempt"], attempt["outcome"]) for attempt in attempts] == [(1, "completed")]
+    assert await completions(platform) == each_once(21)
+
+
 async def test_a_broker_that_is_restarted_under_a_backlog_loses_nothing(platform, settings, shop, private_rabbitmq):
     await submit(platform, additions(MANY))
 

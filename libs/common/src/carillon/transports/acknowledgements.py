@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from aio_pika.abc import AbstractIncomingMessage
-from aiormq.abc import AbstractChannel
+from aiormq.abc import AbstractChannel, DeliveredMessage
 
 
 class Acknowledgements:
@@ -22,12 +21,12 @@ class Acknowledgements:
         self._flush: asyncio.Task[None] | None = None
         self._due = False
 
-    def take(self, message: AbstractIncomingMessage) -> None:
+    def take(self, message: DeliveredMessage) -> None:
         """Remember a delivery, in the order of arrival."""
         if message.delivery_tag is not None:
             self._taken.setdefault(message.channel, {})[message.delivery_tag] = False
 
-    def done(self, message: AbstractIncomingMessage) -> None:
+    def done(self, message: DeliveredMessage) -> None:
         """Acknowledge a delivery, together with the others that end in this turn of the event loop."""
         tags = self._taken.get(message.channel, {})
         if message.delivery_tag in tags:

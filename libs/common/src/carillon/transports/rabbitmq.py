@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Annotated, Any, Self
+from typing import Self
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import aio_pika
-import orjson
 import structlog
-from aio_pika.abc import AbstractIncomingMessage, AbstractRobustChannel, AbstractRobustConnection, AbstractRobustQueue
-from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from aio_pika.abc import AbstractRobustChannel, AbstractRobustConnection, AbstractRobustQueue
 
 from carillon.cloudevents import Envelope
 from carillon.contracts import Event
 from carillon.errors import PlatformUnavailableError
-from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.records import Delivery
-from carillon.transports.acknowledgements import Acknowledgements
 from carillon.transports.port import Consumer, Execute, Hear
 from carillon.transports.rabbitmq_events import RabbitEvents
+from carillon.transports.rabbitmq_runs import CONNECT_SECONDS, QUEUE, Bury, RunConsumer
+from carillon.transports.wire import encode
 
 log = structlog.get_logger(__name__)
 
-#: Keeps a message that nobody could read: queue, reason, body, headers.
-Bury = Callable[[str, str, bytes, dict[str, Any]], Awaitable[None]]
-
-CONNECT_SECONDS = 5
 PUBLISH_SECONDS = 5
 HEARTBEAT_SECONDS = 30
-#: How long to leave the ledger alone after it did not answer.
-AWAY_SECONDS = 0.5
-#: A message that killed this many consumers is dropped by the broker; its run is rescued, and failed, by the ledger.
-DELIVERY_LIMIT = 20
-#: What PostgreSQL's integer can hold, and no less than nothing.
-Number = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class RabbitTransport:
@@ -103,10 +91,7 @@ class RabbitTransport:
         """Take runs with a prefetch of `concurrency`, which is thereby the number that run at once."""
         if self._taking is None:
             self._taking = await asyncio.wait_for(self._connect("takes"), CONNECT_SECONDS)
-        channel = await self._taking.channel()
-        await channel.set_qos(prefetch_count=concurrency)
-        queue = await _declare_queue(channel, self._queue(domain), robust=True)
-        consumer = _Consumer(queue, domain, execute, self._bury)
+        consumer = RunConsumer(self._taking, self._queue(domain), concurrency, execute, self._bury)
         await consumer.start()
         return consumer
 
@@ -118,7 +103,7 @@ class RabbitTransport:
         """The ready messages of the queue, which is declared again if it is gone."""
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
-                queue = await _declare_queue(self._giving_channel, self._queue(domain), robust=False)
+                queue = await _declare_queue(self._giving_channel, self._queue(domain))
         except Exception as error:  # noqa: BLE001 - an answer is optional
             log.debug("queue not counted", domain=domain, error=repr(error))
             return None
@@ -156,7 +141,7 @@ class RabbitTransport:
     async def _declare(self, domain: str) -> str:
         name = self._queue(domain)
         if name not in self._declared:
-            await _declare_queue(self._giving_channel, name, robust=False)
+            await _declare_queue(self._giving_channel, name)
             self._declared.add(name)
         return name
 
@@ -171,111 +156,5 @@ class RabbitTransport:
         await self._giving_channel.default_exchange.publish(message, routing_key=queue, mandatory=True)
 
 
-async def _declare_queue(channel: AbstractRobustChannel, name: str, *, robust: bool) -> AbstractRobustQueue:
-    arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
-    return await channel.declare_queue(name, durable=True, robust=robust, arguments=arguments)
-
-
-class _Consumer:
-    """Takes runs from one queue and hands them to the worker."""
-
-    def __init__(self, queue: AbstractRobustQueue, domain: str, execute: Execute, bury: Bury) -> None:
-        self._queue = queue
-        self._domain = domain
-        self._execute = execute
-        self._bury = bury
-        self._tag = ""
-        self._acknowledgements = Acknowledgements()
-
-    async def start(self) -> None:
-        """Begin to take."""
-        self._tag = await self._queue.consume(self._take, timeout=CONNECT_SECONDS)
-
-    async def stop(self) -> None:
-        """Cancel the consumer; a broker that is away has cancelled it already."""
-        with suppress(Exception):
-            await self._queue.cancel(self._tag, timeout=CONNECT_SECONDS)
-
-    async def _take(self, message: AbstractIncomingMessage) -> None:
-        self._acknowledgements.take(message)
-
-        async def acknowledge() -> None:
-            self._acknowledgements.done(message)
-
-        try:
-            delivery = decode(message.body)
-        except ValueError as error:
-            await self._bury_unreadable(message, f"not a run that Carillon can read: {error}")
-            await acknowledge()
-            return
-        await self._execute(delivery, acknowledge)
-
-    async def _bury_unreadable(self, message: AbstractIncomingMessage, reason: str) -> None:
-        headers = {name: str(value) for name, value in message.headers.items()}
-        while True:
-            try:
-                await self._bury(self._queue.name, reason, message.body, headers)
-            except SERVER_AWAY as error:
-                log.warning("unreadable message waits for the ledger", error=repr(error))
-                await asyncio.sleep(AWAY_SECONDS)
-            else:
-                log.warning("message buried", queue=self._queue.name, reason=reason[:500])
-                return
-
-
-def encode(delivery: Delivery) -> bytes:
-    """A delivery as one JSON object."""
-    return orjson.dumps(
-        {
-            "id": str(delivery.id),
-            "attempt": delivery.attempt,
-            "uncounted": delivery.uncounted,
-            "task": delivery.task,
-            "args": delivery.args,
-            "labels": delivery.labels,
-            "cause": delivery.cause,
-            "traceparent": delivery.traceparent,
-            "given_at": delivery.given_at,
-        }
-    )
-
-
-class _Cause(BaseModel):
-    id: str
-    type: str
-    source: str
-    time: AwareDatetime
-
-
-class _Wire(BaseModel):
-    """What a delivery must look like; anybody may publish to a queue."""
-
-    id: UUID
-    attempt: Number
-    uncounted: Number = 0
-    task: str
-    args: dict[str, Any]
-    labels: dict[str, str] | None = None
-    cause: _Cause | None = None
-    traceparent: str | None = None
-    given_at: float = 0
-
-
-def decode(body: bytes) -> Delivery:
-    """The delivery in these bytes; raises ValueError saying what is wrong when there is none."""
-    try:
-        wire = _Wire.model_validate(orjson.loads(body))
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc'])) or 'message'}: {e['msg']}" for e in error.errors()[:5]]
-        raise ValueError("; ".join(faults)) from None
-    return Delivery(
-        id=wire.id,
-        attempt=wire.attempt,
-        uncounted=wire.uncounted,
-        task=wire.task,
-        args=wire.args,
-        labels=wire.labels or {},
-        cause=None if wire.cause is None else wire.cause.model_dump(mode="json"),
-        traceparent=wire.traceparent,
-        given_at=wire.given_at,
-    )
+async def _declare_queue(channel: AbstractRobustChannel, name: str) -> AbstractRobustQueue:
+    return await channel.declare_queue(name, durable=True, robust=False, arguments=QUEUE)
