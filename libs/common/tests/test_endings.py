@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -10,10 +12,10 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from shop import OrderPacked, OrderPlaced
 
-from carillon import Retry, Run, Service, Tasks
-from carillon.errors import PermanentError
+from carillon import Retry, Run, Service, Tasks, middleware
+from carillon.errors import PermanentError, TransientError
 from carillon.ids import new_id
-from carillon.ledger.records import Delivery, NewRun
+from carillon.ledger.records import Claimed, Delivery, NewRun
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.testing import eventually, running
@@ -40,6 +42,15 @@ def odd_service(settings) -> Service:
     async def return_a_text(text: str) -> str:
         """Return. Safe to run twice: it only returns."""
         return text.replace("half", "\udce9").replace("nul", "\x00").replace("huge", "x" * 300_000)
+
+    def sold_out(arguments: Mapping[str, Any], error: BaseException) -> OrderPacked:
+        return OrderPacked(order=f"{arguments['order']} was not packed: {error}")
+
+    @tasks.task(retry=Retry(attempts=2, base=timedelta(milliseconds=20)), on_failure=sold_out)
+    async def pack(order: str, *, run: Run) -> None:
+        """Pack. Safe to run twice: it only raises."""
+        run.say(OrderPlaced(order="of an attempt that fails"))
+        raise TransientError("no box")
 
     @tasks.task(retry=Retry(attempts=1))
     async def exit_the_process() -> None:
@@ -86,6 +97,23 @@ async def test_every_attempt_ends_whatever_its_code_raises_says_or_returns(platf
     ]
 
 
+async def test_a_run_says_once_that_it_failed_and_only_when_no_attempt_is_left(platform):
+    async with running(odd_service(platform.settings), platform):
+        end = await ended(platform, "pack", '{"order": "o1"}')
+        wrong = await ended(platform, "pack", '{"order": 1}')
+        speechless = await ended(platform, "pack", "{}")
+
+    assert [(each["state"], each["attempt"]) for each in (end, wrong, speechless)] == [
+        ("failed", 2), ("failed", 1), ("failed", 1)
+    ]  # fmt: skip
+    assert [event["data"] for event in await platform.history.said_by(end["id"])] == [
+        {"order": "o1 was not packed: no box"}
+    ]
+    (told,) = await platform.history.said_by(wrong["id"])
+    assert told["data"]["order"].startswith("1 was not packed: the arguments of odd.pack do not fit")
+    assert await platform.history.said_by(speechless["id"]) == []
+
+
 @pytest.fixture
 async def cached(ledger_url, redis_url):
     settings = PlatformSettings(
@@ -113,7 +141,7 @@ async def test_only_what_the_ledger_has_is_put_into_redis(cached):
         "odd",
         service.tasks.declared,
         {},
-        middlewares=[],
+        middlewares=[middleware.MetricsMiddleware(service.metrics)],
         metrics=service.metrics,
         results=results,
         concurrency=1,
@@ -127,7 +155,7 @@ async def test_only_what_the_ledger_has_is_put_into_redis(cached):
     await platform.ledger.hand_back(worker)
 
     await execute(receiver, kept, "return_a_text", {"text": "fresh"})
-    await execute(receiver, stale, "return_a_text", {"text": "stale"}, started=True)
+    await execute(receiver, stale, "return_a_text", {"text": "stale"}, Claimed)
     await execute(receiver, refused, "say_an_event", {"order": "nul"})
     found = await results.get_result(str(kept))
     await results.shutdown()
@@ -139,6 +167,10 @@ async def test_only_what_the_ledger_has_is_put_into_redis(cached):
         "retrying",
         "failed",
     ]
+    counted = service.metrics.registry.get_sample_value
+    for task, status in (("return_a_text", "success"), ("return_a_text", "fenced"), ("say_an_event", "failed")):
+        assert counted("taskiq_tasks_total", {"task_name": f"odd.{task}", "status": status}) == 1
+    assert counted("taskiq_tasks_total", {"task_name": "odd.say_an_event", "status": "success"}) is None
 
 
 async def submitted(platform: Platform, task: str) -> UUID:
@@ -146,8 +178,8 @@ async def submitted(platform: Platform, task: str) -> UUID:
     return (await platform.submit(run)).id
 
 
-async def execute(receiver: Receiver, run: UUID, task: str, args: dict[str, str], *, started: bool = False) -> None:
+async def execute(receiver: Receiver, run: UUID, task: str, args: dict[str, str], kind: type = Delivery) -> None:
     async def acknowledge() -> None: ...
 
-    delivery = Delivery(id=run, attempt=1, task=f"odd.{task}", args=args, labels={}, started=started)
+    delivery = kind(id=run, attempt=1, task=f"odd.{task}", args=args)
     await receiver.execute(delivery, acknowledge)

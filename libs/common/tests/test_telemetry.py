@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import SecretStr
 
 from carillon.migrations import migrate
@@ -175,6 +178,27 @@ def test_an_error_in_the_log_shows_where_it_was_and_no_local_variable(told):
     assert "hunter2" not in json.dumps(lines)
 
 
-def test_a_traceparent_that_is_none_is_no_context():
-    assert context_of(None) is None
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize("traceparent", [f"00-{TRACE}-{SPAN}-01", f"01-{TRACE}-{SPAN}-01-more"])
+def test_a_traceparent_is_read_as_opentelemetry_reads_it(traceparent):
+    read = trace.get_current_span(context_of(traceparent)).get_span_context()
+
+    reference = TraceContextTextMapPropagator().extract({"traceparent": traceparent}, context=Context())
+    assert read == trace.get_current_span(reference).get_span_context()
+    assert read.is_remote
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        None, "", "rubbish", f"00-{TRACE}-{SPAN}", f"ff-{TRACE}-{SPAN}-01", f"00-{TRACE.upper()}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-01\n", f"00-{'0' * 32}-{SPAN}-01", f"00-{TRACE}-{'0' * 16}-01", "x" * 10_000,
+    ],
+)  # fmt: skip
+def test_what_is_no_traceparent_is_no_parent(traceparent):
+    parent = trace.get_current_span(context_of(traceparent)).get_span_context()
+
+    assert not parent.is_valid
     assert current_traceparent() is None

@@ -23,6 +23,7 @@ from backup.errors import (
 )
 from backup.sources import parse_source
 from backup.store import BackupStore
+from backup.telling import failed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -99,8 +100,9 @@ async def test_a_dump_of_another_moment_is_found_out(
     changed = await connection.execute("update orders set cents = cents + 1 where id = 7")
     gate.open()
 
-    with pytest.raises(UnequalRestoreError, match=r"public\.orders"):
+    with pytest.raises(UnequalRestoreError, match=r"public\.orders") as refused:
         await backing_up
+    assert failed({"source": "platform"}, refused.value).stage == "compare"
     assert changed == "UPDATE 1"
     kept = await records.find(run_id)
     assert kept is not None

@@ -10,8 +10,9 @@ import pytest
 from backup.app import service
 from backup.events import back_up_requested_source
 from backup.tasks import back_up_database, list_backups
+from backup.telling import failed
 from carillon import Run
-from carillon.contracts import BackupCompleted, BackupRequested
+from carillon.contracts import BackupCompleted, BackupFailed, BackupRequested
 from carillon.errors import InvalidArgumentsError
 
 if TYPE_CHECKING:
@@ -41,6 +42,19 @@ async def test_running_the_task_twice_says_the_same_twice(dumps: Dumps) -> None:
 
     assert first == second
     assert [each["id"] for each in await list_backups.original_func(5, dumps=dumps)] == [str(run.id)]
+
+
+@pytest.mark.parametrize("task", [back_up_database, back_up_requested_source])
+def test_a_backup_says_that_it_was_proven_or_that_it_failed(task) -> None:
+    assert task.says == (BackupCompleted, BackupFailed)
+    assert task.on_failure is failed
+
+
+@pytest.mark.parametrize("arguments", [{"source": "orders"}, {"event": {"source": "orders"}}])
+def test_a_failure_that_has_no_stage_of_its_own_is_told_with_source_and_reason(arguments) -> None:
+    told = failed(arguments, TimeoutError())
+
+    assert (told.source, told.stage, told.reason) == ("orders", "dump", "TimeoutError")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from carillon.ledger.ledger import Ledger
 from carillon.ledger.records import Delivery, NewEvent, NewRun, Submitted
 from carillon.ledger.schedules import Schedules
 from carillon.ledger.wakeups import Wakeups
+from carillon.run import Cause
 from carillon.settings import PlatformSettings, sqlalchemy_url
 from carillon.telemetry.traces import current_traceparent
 from carillon.transports.port import Transport
@@ -130,7 +131,7 @@ class Platform:
             task=run.task,
             args=orjson.loads(run.args),
             labels=run.labels,
-            cause=None if run.cause is None else orjson.loads(run.cause),
+            cause=run.cause,
             traceparent=run.traceparent,
             given_at=time.time(),
         )
@@ -205,14 +206,13 @@ def _text(value: object) -> str:
 
 def answer(envelope: Envelope, domain: str, task: str) -> NewRun:
     """The run of a task that answers an event; the same event and task are always the same run."""
-    cause = {"id": envelope.id, "type": envelope.type, "source": envelope.source, "time": envelope.time.isoformat()}
     return NewRun(
         id=derived_id("hear", str(envelope.key), task),
         domain=domain,
         task=task,
         args=orjson.dumps({"event": envelope.data}).decode(),
         event_id=envelope.key,
-        cause=orjson.dumps(cause).decode(),
+        cause=Cause(envelope.id, envelope.type, envelope.source, envelope.time),
         actor=f"event {envelope.type}",
         traceparent=envelope.traceparent,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from uuid import UUID
+
+from pydantic import AwareDatetime
 
 from carillon.contracts import Event
 
@@ -17,7 +18,7 @@ class Cause:
     id: str
     type: str
     source: str
-    time: datetime
+    time: AwareDatetime
 
 
 @dataclass(slots=True)
@@ -33,5 +34,5 @@ class Run:
     said: list[Event] = field(default_factory=list)
 
     def say(self, event: Event) -> None:
-        """Say an event when this attempt succeeds; nothing is said by an attempt that fails."""
+        """Say an event when this attempt succeeds; what an attempt said that fails is not said."""
         self.said.append(event)

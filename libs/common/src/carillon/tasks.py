@@ -23,6 +23,9 @@ from carillon.unconnected import UnconnectedBroker
 Params = ParamSpec("Params")
 Returned = TypeVar("Returned")
 
+#: Makes the event that a run says which ended failed, of its arguments and the error of its last attempt.
+OnFailure = Callable[[Mapping[str, Any], BaseException], Event]
+
 #: A task without a timeout of its own may run this long.
 DEFAULT_TIMEOUT = timedelta(minutes=5)
 
@@ -42,6 +45,7 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         timeout: timedelta,
         retry: Retry,
         hears: type[Event] | None,
+        on_failure: OnFailure | None,
         is_default: bool,
         labels: Mapping[str, str],
     ) -> None:
@@ -56,6 +60,7 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         self.timeout = timeout
         self.retry = retry
         self.hears = hears
+        self.on_failure = on_failure
         self.is_default = is_default
         self.doc = inspect.cleandoc(function.__doc__ or "")
         self.is_async = inspect.iscoroutinefunction(function)
@@ -91,8 +96,9 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
 
     @cached_property
     def says(self) -> tuple[type[Event], ...]:
-        """The events in the return annotation; those said with `run.say` are not visible here."""
-        return tuple(_events_in(self._hints.get("return")))
+        """The events in the return annotations, on success and failure; those said with `run.say` are not visible."""
+        failure = typing.get_type_hints(self.on_failure).get("return") if self.on_failure else None
+        return (*_events_in(self._hints.get("return")), *_events_in(failure))
 
     def bind(self, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name; raises `InvalidArgumentsError` where they do not fit the parameters' names."""
@@ -143,16 +149,18 @@ class Tasks:
         *,
         timeout: timedelta = DEFAULT_TIMEOUT,
         retry: Retry | None = None,
+        on_failure: OnFailure | None = None,
         default: bool = False,
         labels: Mapping[str, str] | None = None,
     ) -> Callable[[Callable[Params, Returned]], Task[Params, Returned]]:
         """Declare a task. Its name is the domain's and the function's: `backup.back_up_database`.
 
-        `default` makes it the one that a kick of the domain means when it names none.
+        `on_failure` makes what is said when the last attempt failed; of a run that ends failed because its workers kept
+        dying nothing is said. `default` makes it the one that a kick of the domain means when it names none.
         """
 
         def declare(function: Callable[Params, Returned]) -> Task[Params, Returned]:
-            return self._declare(function, timeout, retry, None, default, labels)
+            return self._declare(function, timeout, retry, None, on_failure, default, labels)
 
         return declare
 
@@ -162,11 +170,12 @@ class Tasks:
         *,
         timeout: timedelta = DEFAULT_TIMEOUT,
         retry: Retry | None = None,
+        on_failure: OnFailure | None = None,
     ) -> Callable[[Callable[Params, Returned]], Task[Params, Returned]]:
         """Declare what answers an event: a task whose one argument is `event`."""
 
         def declare(function: Callable[Params, Returned]) -> Task[Params, Returned]:
-            task = self._declare(function, timeout, retry, event, False, None)
+            task = self._declare(function, timeout, retry, event, on_failure, False, None)
             if task.argument_names != ("event",):
                 message = f"{task.task_name} answers an event, so its one argument must be named `event`"
                 raise ConfigurationError(message)
@@ -180,6 +189,7 @@ class Tasks:
         timeout: timedelta,
         retry: Retry | None,
         hears: type[Event] | None,
+        on_failure: OnFailure | None,
         is_default: bool,
         labels: Mapping[str, str] | None,
     ) -> Task[Params, Returned]:
@@ -190,6 +200,7 @@ class Tasks:
             timeout=timeout,
             retry=retry or Retry(),
             hears=hears,
+            on_failure=on_failure,
             is_default=is_default,
             labels=labels or {},
         )

@@ -99,7 +99,9 @@ class _Progress:
             raise
         except Exception as error:
             reason = (str(error) or type(error).__name__)[:REASON_CHARACTERS]
-            await self.keep({"state": "failed", "stage": self._stage(error), "reason": reason})
+            stage = self._stage(error)
+            error.stage = stage  # type: ignore[attr-defined] # for whoever tells of it
+            await self.keep({"state": "failed", "stage": stage, "reason": reason})
             raise
 
     def _stage(self, error: Exception) -> str:

@@ -1,15 +1,15 @@
 """What backup hears. Hearing an event is a task like any other."""
 
-from backup.completed import completed
 from backup.dumps import Dumps
 from backup.tasks import AGAIN, LONGEST, tasks
+from backup.telling import completed, failed
 from carillon import Run
 from carillon.contracts import BackupCompleted, BackupRequested
 
 __all__ = ["back_up_requested_source", "tasks"]
 
 
-@tasks.hears(BackupRequested, timeout=LONGEST, retry=AGAIN)
+@tasks.hears(BackupRequested, timeout=LONGEST, retry=AGAIN, on_failure=failed)
 async def back_up_requested_source(event: BackupRequested, *, run: Run, dumps: Dumps) -> BackupCompleted:
     """Back up the source that a schedule or a person asked for.
 

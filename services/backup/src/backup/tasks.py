@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from backup.completed import completed
 from backup.dumps import Dumps
 from backup.sources import SOURCE_ID
+from backup.telling import completed, failed
 from carillon import Retry, Run, Tasks
 from carillon.contracts import BackupCompleted
 
@@ -22,7 +22,7 @@ LONGEST = timedelta(hours=1)
 AGAIN = Retry(attempts=5, base=timedelta(seconds=2), cap=timedelta(minutes=5))
 
 
-@tasks.task(timeout=LONGEST, retry=AGAIN, default=True)
+@tasks.task(timeout=LONGEST, retry=AGAIN, on_failure=failed, default=True)
 async def back_up_database(source: SourceId = "platform", *, run: Run, dumps: Dumps) -> BackupCompleted:
     """Dump one configured source, keep the dump, and prove by a restore that it comes back.
 

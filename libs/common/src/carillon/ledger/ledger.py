@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
@@ -16,7 +16,8 @@ import orjson
 from carillon.errors import IdempotencyConflictError, PlatformUnavailableError
 from carillon.ledger import statements as sql
 from carillon.ledger.group_commit import SERVER_AWAY, GroupCommit
-from carillon.ledger.records import Delivery, Finish, NewEvent, NewRun, State, Submitted
+from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun, State, Submitted
+from carillon.run import Cause
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -172,7 +173,7 @@ class Ledger:
     async def claim(self, domain: str, slots: int, worker: UUID) -> list[Delivery]:
         """Take and start up to `slots` due runs, where the ledger itself is the transport."""
         rows = await self.pool.fetch(sql.CLAIM, domain, slots, worker)
-        return [_delivery(row, started=True) for row in rows]
+        return [_delivery(row, Claimed) for row in rows]
 
     async def take_due(self, domain: str, room: int) -> list[Delivery]:
         """Up to `room` due runs that the transport does not hold, now marked as given to it."""
@@ -265,22 +266,25 @@ def _run_arrays(runs: Sequence[NewRun], dispatched: Sequence[bool] | None = None
         [r.idempotency_key for r in runs],
         [r.parent_id for r in runs],
         [r.event_id for r in runs],
-        [r.cause for r in runs],
+        [None if r.cause is None else orjson.dumps(r.cause).decode() for r in runs],
         [r.actor for r in runs],
         [r.traceparent for r in runs],
     ]
 
 
-def _delivery(row: asyncpg.Record, *, started: bool = False) -> Delivery:
-    return Delivery(
+def _delivery(row: asyncpg.Record, kind: type[Delivery] = Delivery) -> Delivery:
+    return kind(
         id=row["id"],
         attempt=row["attempt"],
         uncounted=row["uncounted"],
         task=row["task"],
         args=row["args"],
         labels=row["labels"],
-        cause=row["cause"],
+        cause=None if row["cause"] is None else _cause(row["cause"]),
         traceparent=row["traceparent"],
         given_at=time.time(),
-        started=started,
     )
+
+
+def _cause(kept: dict[str, str]) -> Cause:
+    return Cause(kept["id"], kept["type"], kept["source"], datetime.fromisoformat(kept["time"]))

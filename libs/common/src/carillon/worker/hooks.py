@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import isawaitable
 from typing import Any, NamedTuple
 
 import structlog
@@ -60,7 +61,10 @@ class Hooks:
     async def _call(self, hook: Hook, *arguments: object) -> Any:
         try:
             answer = hook.call(*arguments)
-            return await answer if hasattr(answer, "__await__") else answer
+            # Plain functions give back nothing, or their message; asking a pydantic model for `__await__` is slow.
+            if answer is None or answer is arguments[0]:
+                return answer
+            return await answer if isawaitable(answer) else answer
         except Exception:
             self._metrics.hook_failures.labels(hook.middleware, hook.name).inc()
             log.exception("middleware hook raised", middleware=hook.middleware, hook=hook.name)

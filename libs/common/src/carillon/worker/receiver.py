@@ -7,7 +7,6 @@ import contextvars
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,14 +16,23 @@ from taskiq import TaskiqMiddleware, TaskiqResult
 from carillon.contracts import Event
 from carillon.errors import UnknownTaskError
 from carillon.ledger.group_commit import SERVER_AWAY
-from carillon.ledger.records import Delivery, Finish, State
+from carillon.ledger.records import Claimed, Delivery, Finish, State
 from carillon.middleware.retry import verdict_of
 from carillon.platform import Platform
-from carillon.run import Cause, Run
+from carillon.run import Run
 from carillon.tasks import Task
 from carillon.telemetry.metrics import Metrics
 from carillon.transports.port import Acknowledge
-from carillon.worker.execution import Execution, RunMessage, Verdict, error_json, result_json
+from carillon.worker.execution import (
+    FAILED,
+    FENCED,
+    Execution,
+    RunMessage,
+    Verdict,
+    assembled,
+    error_json,
+    result_json,
+)
 from carillon.worker.hooks import Hooks
 from carillon.worker.results import Results
 
@@ -79,7 +87,7 @@ class Receiver:
             return
         self.running[delivery.id] = task
         try:
-            if delivery.started or await self._start(delivery):
+            if isinstance(delivery, Claimed) or await self._start(delivery):
                 await self._attempt(delivery)
             else:
                 self._metrics.fenced.inc()
@@ -95,7 +103,8 @@ class Receiver:
         execution = self._execution(delivery)
         run_id = str(delivery.id)
         structlog.contextvars.bind_contextvars(run=run_id, task=delivery.task, attempt=delivery.attempt)
-        message = RunMessage.model_construct(
+        message = assembled(
+            RunMessage,
             task_id=run_id,
             task_name=delivery.task,
             labels=dict(delivery.labels),
@@ -112,16 +121,13 @@ class Receiver:
         await self._hooks.post_save(message, result)
 
     def _execution(self, delivery: Delivery) -> Execution:
-        cause = None
-        if (said := delivery.cause) is not None:
-            cause = Cause(said["id"], said["type"], said["source"], datetime.fromisoformat(said["time"]))
         run = Run(
             id=delivery.id,
             task=delivery.task,
             domain=self._domain,
             attempt=delivery.attempt,
             labels=delivery.labels,
-            cause=cause,
+            cause=delivery.cause,
         )
         return Execution(delivery, self._tasks.get(delivery.task), run)
 
@@ -139,7 +145,8 @@ class Receiver:
             raise
         except BaseException as raised:  # noqa: BLE001 - whatever a task raises must end in the ledger
             error = raised
-        result: TaskiqResult[Any] = TaskiqResult.model_construct(
+        result: TaskiqResult[Any] = assembled(
+            TaskiqResult,
             is_err=error is not None,
             log=None,
             return_value=returned,
@@ -160,6 +167,8 @@ class Receiver:
         execution.verdict, execution.error = verdict_of(execution, error), None
         await self._hooks.on_error(message, result, error)
         execution.error = execution.error or error_json(error)
+        if execution.verdict.state is State.FAILED:
+            _say_failure(execution, message.kwargs, error)
         tell = log.error if execution.verdict.state is State.FAILED else log.warning
         tell(f"attempt {execution.verdict.outcome}", error=f"{type(error).__name__}: {error}"[:500])
 
@@ -194,9 +203,12 @@ class Receiver:
         except Exception as error:
             # What it said is no event, or the ledger refused it; without an end the run would say `running` for ever.
             log.exception("end refused by the ledger")
+            execution.verdict = FAILED
             await self._end_refused(execution, error)
             return False
-        if applied and finish.events:
+        if not applied:
+            execution.verdict = FENCED
+        elif finish.events:
             await self._platform.publish(finish.events)
         return applied
 
@@ -225,6 +237,17 @@ class Receiver:
             events=[e.new_event(actor=self._domain, run_id=execution.delivery.id) for e in envelopes],
             answers=await self._platform.answers(envelopes),
         )
+
+
+def _say_failure(execution: Execution, arguments: Mapping[str, Any], error: BaseException) -> None:
+    """Let the run say that it failed, where its task has a word for it."""
+    if execution.task is None or execution.task.on_failure is None:
+        return
+    try:
+        execution.run.say(execution.task.on_failure(arguments, error))
+    except Exception:
+        # The failure itself is in the ledger either way.
+        log.exception("failure not said")
 
 
 async def _persist(write: Callable[[], Awaitable[bool]]) -> bool:
