@@ -26,7 +26,7 @@ SERVER_AWAY = (
 
 #: After a batch of several the next one is gathered for this long: a statement costs PostgreSQL about the same for one
 #: item as for thirty, and a busy platform has better use for the difference.
-LINGER_SECONDS = 0.003
+LINGER_SECONDS = 0.005
 
 
 class GroupCommit(Generic[Item, Outcome]):
