@@ -242,7 +242,8 @@ async def test_the_event_page_has_every_channel_with_who_says_it(visit, gateway)
     assert all(type_ in str(document["channels"]) for type_ in types)
     for type_ in types:
         article = page.get_by_role("article").filter(has=page.get_by_role("heading", name=type_, exact=True))
-        await expect(article).to_contain_text("Said by bells")
+        await expect(article).to_contain_text("Said by bells.ring")
+        await expect(article).to_contain_text("Heard by bells.write_down_the_ring_in_the_book_of_bells")
         await expect(article.get_by_role("cell", name="bell", exact=False).first).to_be_visible()
 
 
