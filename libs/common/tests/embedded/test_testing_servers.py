@@ -1,8 +1,9 @@
-"""The plugin's databases and vhosts: fresh, separate, and gone afterwards."""
+"""The plugin's databases and vhosts: fresh, separate, and gone afterwards; and what it says of what it cannot have."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aio_pika
@@ -153,3 +154,57 @@ def test_deselecting_the_marker_needs_no_rabbitmq(pytester: pytest.Pytester) -> 
 
     result.assert_outcomes(passed=1, deselected=1)
     assert "did not run" not in result.stdout.str()
+
+
+NEEDS_CHROMIUM = """
+    def test_with_a_page(chromium):
+        pass
+
+    def test_without():
+        pass
+"""
+
+
+@pytest.fixture
+def stub_of_chromium(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    # As Ubuntu's package does; and there is no apt-get on this PATH.
+    stub = tmp_path / "chromium"
+    stub.write_text("#!/bin/sh\necho 'requires the chromium snap to be installed' >&2\nexit 1\n")
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CI", raising=False)
+    return str(stub)
+
+
+def test_a_chromium_that_shows_no_page_counts_as_missing_and_the_last_line_says_so(
+    pytester: pytest.Pytester, stub_of_chromium: str
+) -> None:
+    pytester.makepyfile(NEEDS_CHROMIUM)
+
+    result = pytester.runpytest_subprocess("-p", "carillon.testing.plugin")
+
+    result.assert_outcomes(passed=1, skipped=1)
+    assert result.ret == pytest.ExitCode.OK
+    assert result.outlines[-1].startswith(f"The browser suite did not run (1 tests): {stub_of_chromium} shows no page")
+    assert "(requires the chromium snap to be installed)" in result.outlines[-1]
+    assert "apt-get install chromium" in result.outlines[-1]
+
+
+@pytest.mark.usefixtures("stub_of_chromium", "no_rabbitmq")
+def test_on_ci_every_suite_that_did_not_run_is_named_and_is_a_failure(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    pytester.makepyfile(test_rabbitmq=NEEDS_RABBITMQ, test_chromium=NEEDS_CHROMIUM)
+
+    result = pytester.runpytest_subprocess("-p", "carillon.testing.plugin")
+
+    result.assert_outcomes(passed=2, skipped=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert [line.split(" suite did")[0] for line in result.outlines[-3:]] == [
+        "The RabbitMQ", "The browser", "With CI set this is a failure."
+    ]  # fmt: skip
+
+
+def test_a_chromium_that_shows_a_page_is_found(chromium: str) -> None:
+    assert Path(chromium).is_file()

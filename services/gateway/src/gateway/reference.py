@@ -48,18 +48,20 @@ class EventType(NamedTuple):
     command: str
 
 
-def operations_of(document: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], list[Operation]]]:
-    """The operations of an OpenAPI document by tag, in the order of its tags."""
+def operations_of(document: Mapping[str, Any], origin: str) -> list[tuple[Mapping[str, Any], list[Operation]]]:
+    """The operations of an OpenAPI document by tag, in the order of its tags; their commands go to `origin`."""
     found: defaultdict[str, list[Operation]] = defaultdict(list)
     for path, methods in sorted(document["paths"].items()):
         for method in _METHODS:
             if method in methods:
                 operation = methods[method]
-                found[operation["tags"][0]].append(_operation(document, method, path, operation))
+                found[operation["tags"][0]].append(_operation(document, method, path, operation, origin))
     return [(tag, found[tag["name"]]) for tag in document["tags"]]
 
 
-def _operation(document: Mapping[str, Any], method: str, path: str, operation: Mapping[str, Any]) -> Operation:
+def _operation(
+    document: Mapping[str, Any], method: str, path: str, operation: Mapping[str, Any], origin: str
+) -> Operation:
     content = operation.get("requestBody", {}).get("content", {})
     status, answer = next((item for item in operation["responses"].items() if item[0].startswith("2")), ("200", {}))
     shown = _first(answer).get("schema", {})
@@ -74,7 +76,7 @@ def _operation(document: Mapping[str, Any], method: str, path: str, operation: M
         media_types=list(content),
         answer=fields_of(shown, document),
         status=status,
-        command=_command(method, path, content),
+        command=_command(method, origin + path, content),
     )
 
 
@@ -89,10 +91,11 @@ def _parameter(parameter: Mapping[str, Any]) -> Field:
     return Field(parameter["name"], kind, parameter.get("required", False), doc, parameter["in"])
 
 
-def _command(method: str, path: str, content: Mapping[str, Any]) -> str:
-    parts = [f"curl -s http://127.0.0.1:8000{path.replace('{', '').replace('}', '')}"]
+def _command(method: str, address: str, content: Mapping[str, Any]) -> str:
+    address = address.replace("{", "").replace("}", "")
+    parts = [f"curl -s {address}"]
     if method == "post":
-        parts = [f"curl -s -X POST http://127.0.0.1:8000{path.replace('{', '').replace('}', '')}"]
+        parts = [f"curl -s -X POST {address}"]
         parts.append('-H "Authorization: Bearer $CARILLON_KEY"')
     if content:
         media_type, body = next(iter(content.items()))
@@ -145,8 +148,10 @@ def _resolved(schema: Mapping[str, Any], document: Mapping[str, Any]) -> Mapping
     return schema
 
 
-def event_types_of(types: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]]) -> list[EventType]:
-    """The registered types of event, with who says and who hears them."""
+def event_types_of(
+    types: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]], origin: str
+) -> list[EventType]:
+    """The registered types of event, with who says and who hears them; their commands go to `origin`."""
     return [
         EventType(
             type=row["type"],
@@ -154,17 +159,17 @@ def event_types_of(types: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[s
             fields=fields_of(row["schema"], row["schema"]),
             heard_by=[task["name"] for task in tasks if task["hears"] == row["type"]],
             said_by=[task["name"] for task in tasks if row["type"] in task["says"]],
-            command=_event_command(row),
+            command=_event_command(row, origin),
         )
         for row in types
     ]
 
 
-def _event_command(row: Mapping[str, Any]) -> str:
+def _event_command(row: Mapping[str, Any], origin: str) -> str:
     data = {name: _sample(member, row["schema"]) for name, member in row["schema"].get("properties", {}).items()}
     event = {"specversion": "1.0", "id": "1", "source": "/example", "type": row["type"], "data": data}
     content = {"application/cloudevents+json": {"example": event}}
-    return _command("post", "/api/v1/events", content)
+    return _command("post", f"{origin}/api/v1/events", content)
 
 
 def _sample(schema: Mapping[str, Any], document: Mapping[str, Any]) -> object:

@@ -1,4 +1,4 @@
-"""A pytest plugin: fresh databases, Redis databases and RabbitMQ vhosts for the tests that ask for them.
+"""A pytest plugin: fresh databases, Redis databases, RabbitMQ vhosts and a Chromium for the tests that ask for them.
 
 Use it with `pytest_plugins = ["carillon.testing.plugin"]`. Nothing is looked for or started before a test asks.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from carillon.testing.chromium import Chromium
 from carillon.testing.rabbitmq import RabbitMQ
 from carillon.testing.servers import SessionServers
 
@@ -20,20 +22,57 @@ if TYPE_CHECKING:
 
     from carillon.testing.rabbitmq_node import Node
 
+
+class Need(Protocol):
+    """What some tests cannot do without, and what cannot be had on every machine."""
+
+    #: Why there is none, once that is known.
+    missing: str | None
+
+    def find(self) -> str | None:
+        """Where it is, or None, and then `missing` says why."""
+
+    def stop(self) -> None:
+        """Stop what was started."""
+
+
+@dataclass
+class Suite:
+    """The tests that share a marker and a need."""
+
+    name: str
+    need: Need
+    #: Asking for one of these is being a test of this suite.
+    fixtures: frozenset[str]
+    not_run: list[str] = field(default_factory=list)
+
+    def leave_out(self, test: str) -> None:
+        """Skip a test, always with the same words."""
+        self.not_run.append(test)
+        pytest.skip(str(self.need.missing))
+
+
 SERVERS = pytest.StashKey[SessionServers]()
 RABBITMQ = pytest.StashKey[RabbitMQ]()
-NOT_RUN = pytest.StashKey[list[str]]()
-
-#: Asking for one of these is being a RabbitMQ test.
-RABBIT_FIXTURES = frozenset({"rabbit_url", "rabbit_prefix", "private_rabbitmq"})
+#: By marker.
+SUITES = pytest.StashKey[dict[str, Suite]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker, and prepare what the session may need."""
-    config.addinivalue_line("markers", "rabbitmq: needs a RabbitMQ; added to every test that asks for one by fixture")
+    """Declare the markers, and prepare what the session may need."""
+    say = _speaker(config)
+    rabbitmq = RabbitMQ(say)
     config.stash[SERVERS] = SessionServers()
-    config.stash[RABBITMQ] = RabbitMQ(_speaker(config))
-    config.stash[NOT_RUN] = []
+    config.stash[RABBITMQ] = rabbitmq
+    config.stash[SUITES] = {
+        "rabbitmq": Suite("RabbitMQ", rabbitmq, frozenset({"rabbit_url", "rabbit_prefix", "private_rabbitmq"})),
+        "browser": Suite("browser", Chromium(say), frozenset({"chromium"})),
+    }
+    for marker, suite in config.stash[SUITES].items():
+        asked = " or ".join(sorted(suite.fixtures))
+        config.addinivalue_line(
+            "markers", f"{marker}: of the {suite.name} suite; added to every test that asks for {asked}"
+        )
 
 
 def _speaker(config: pytest.Config) -> Callable[[str], None]:
@@ -49,51 +88,54 @@ def _speaker(config: pytest.Config) -> Callable[[str], None]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need RabbitMQ, before `-m` is applied."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of each suite, before `-m` is applied."""
     for item in items:
-        if RABBIT_FIXTURES.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.rabbitmq)
+        for marker, suite in config.stash[SUITES].items():
+            if suite.fixtures.intersection(getattr(item, "fixturenames", ())):
+                item.add_marker(marker)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Get RabbitMQ before the first test, so that an installation counts against no test's time limit."""
-    needed = any(item.get_closest_marker("rabbitmq") for item in session.items)
-    if needed and not session.config.option.collectonly and not session.testsfailed:
-        session.config.stash[RABBITMQ].find()
+    """Get what is needed before the first test, so that an installation counts against no test's time limit."""
+    if session.config.option.collectonly or session.testsfailed:
+        return
+    for marker, suite in session.config.stash[SUITES].items():
+        if any(item.get_closest_marker(marker) for item in session.items):
+            suite.need.find()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leave out what needs RabbitMQ where there is none, always with the same words."""
-    if item.get_closest_marker("rabbitmq"):
-        rabbit = item.config.stash[RABBITMQ]
-        if rabbit.find() is None:
-            _leave_out(item.config, item.nodeid)
+    """Leave out what needs something that is not to be had."""
+    for marker, suite in item.config.stash[SUITES].items():
+        if item.get_closest_marker(marker) and suite.need.find() is None:
+            suite.leave_out(item.nodeid)
 
 
-def _leave_out(config: pytest.Config, test: str) -> None:
-    config.stash[NOT_RUN].append(test)
-    pytest.skip(str(config.stash[RABBITMQ].missing))
+def _suites_not_run(config: pytest.Config) -> list[Suite]:
+    return [suite for suite in config.stash.get(SUITES, {}).values() if suite.not_run]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Stop what was started; on CI a suite that did not run is a failure."""
-    session.config.stash[RABBITMQ].stop()
+    for suite in session.config.stash[SUITES].values():
+        suite.need.stop()
     session.config.stash[SERVERS].stop()
-    if session.config.stash[NOT_RUN] and os.environ.get("CI") and session.exitstatus == pytest.ExitCode.OK:
+    if _suites_not_run(session.config) and os.environ.get("CI") and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Say as the very last words what did not run and how to get it."""
-    not_run, reporter = config.stash.get(NOT_RUN, []), config.pluginmanager.get_plugin("terminalreporter")
+    not_run, reporter = _suites_not_run(config), config.pluginmanager.get_plugin("terminalreporter")
     if not_run and reporter is not None:
-        reporter.write_line(
-            f"The RabbitMQ suite did not run ({len(not_run)} tests): {config.stash[RABBITMQ].missing}.", yellow=True
-        )
+        for suite in not_run:
+            reporter.write_line(
+                f"The {suite.name} suite did not run ({len(suite.not_run)} tests): {suite.need.missing}.", yellow=True
+            )
         if os.environ.get("CI"):
             reporter.write_line("With CI set this is a failure.", red=True)
 
@@ -163,6 +205,12 @@ def private_rabbitmq(request: pytest.FixtureRequest, rabbitmq_session: RabbitMQ)
     """A RabbitMQ that no other session uses, for tests that restart and wipe it."""
     node = rabbitmq_session.private()
     if node is None:
-        _leave_out(request.config, request.node.nodeid)
+        request.config.stash[SUITES]["rabbitmq"].leave_out(request.node.nodeid)
         raise AssertionError  # pragma: no cover - the line above skips
     return node
+
+
+@pytest.fixture(scope="session")
+def chromium(request: pytest.FixtureRequest) -> str:
+    """The path of a Chromium that shows pages; start it with `carillon.testing.chromium.flags`."""
+    return str(request.config.stash[SUITES]["browser"].need.find())

@@ -6,30 +6,27 @@ import itertools
 import os
 import shutil
 import subprocess
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import aio_pika
 from aio_pika.exceptions import AMQPError
 
+from carillon.testing import apt
 from carillon.testing.blocking import wait_for
 from carillon.testing.rabbitmq_node import ContainerNode, Node, NodeError, PrivateNode, container_engine, programs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 #: A server that does not answer within this many seconds counts as absent.
 PROBE_SECONDS = 5.0
-INSTALL_SECONDS = 600.0
 DEFAULT_URL = "amqp://guest:guest@127.0.0.1:5672/"
 MISSING = (
     "no RabbitMQ could be had; set RABBIT_URL, or install rabbitmq-server (Debian, Ubuntu: "
     "`sudo apt-get install rabbitmq-server`; macOS: `brew install rabbitmq`), or start docker or podman"
 )
-#: What invoke-rc.d is told while the package installs: start nothing.
-POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 class RabbitMQ:
@@ -121,7 +118,7 @@ class RabbitMQ:
             try:
                 if (node := make()) is not None:
                     return node
-            except (NodeError, OSError, subprocess.SubprocessError) as error:
+            except (NodeError, apt.AptError, OSError, subprocess.SubprocessError) as error:
                 failures.append(f"{name}: {error}")
         for failure in failures:
             self._say(f"RabbitMQ for the tests, tried and failed: {failure}")
@@ -139,12 +136,10 @@ class RabbitMQ:
         return ContainerNode(engine)
 
     def _bought(self) -> Node | None:
-        if os.geteuid() != 0 or programs() or not Path("/etc/debian_version").exists() or not shutil.which("apt-get"):
+        if programs() or not apt.may_install():
             return None
         self._say("installing rabbitmq-server for the tests (apt-get, about a minute) ...")
-        with _services_kept_stopped():
-            _apt("-qq", "update")
-            _apt("-qq", "-y", "--no-install-recommends", "install", "rabbitmq-server")
+        apt.install("rabbitmq-server")
         return self._installed()
 
     def _control(self) -> Callable[..., str] | None:
@@ -170,30 +165,6 @@ def _system_control(program: str) -> Callable[..., str]:
         return done.stdout
 
     return control
-
-
-def _apt(*arguments: str) -> None:
-    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(
-        ["/usr/bin/apt-get", "-o", "Acquire::Retries=3", *arguments],
-        capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS, env=env, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise NodeError(done.stderr.strip()[-500:])
-
-
-@contextmanager
-def _services_kept_stopped() -> Iterator[None]:
-    """Let a package install without its service being started; a policy that is there already is left alone."""
-    ours = not POLICY.exists()
-    if ours:
-        POLICY.write_text("#!/bin/sh\nexit 101\n")
-        POLICY.chmod(0o755)
-    try:
-        yield
-    finally:
-        if ours:
-            POLICY.unlink(missing_ok=True)
 
 
 def with_vhost(url: str, name: str) -> str:

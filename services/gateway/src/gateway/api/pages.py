@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -26,6 +27,7 @@ _TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9a-fA-F:.]+\](:[0-9]+)?")
 _FILES = {
     entry.name: entry.read_bytes()
     for entry in files("gateway").joinpath("pages/static").iterdir()
@@ -53,14 +55,16 @@ def run(id: str) -> Response[str]:  # noqa: A002, ARG001 - the script reads it f
 def api_documentation(request: Asked) -> Response[str]:
     """The HTTP interface, for people."""
     document = openapi_document(request)
-    return _page("docs.html", here="docs", document=document, groups=operations_of(document), kinds=KINDS)
+    groups = operations_of(document, _origin(request))
+    return _page("docs.html", here="docs", document=document, groups=groups, kinds=KINDS)
 
 
 @get("/docs/events", include_in_schema=False)
-async def event_documentation(platform: Platform) -> Response[str]:
+async def event_documentation(request: Asked, platform: Platform) -> Response[str]:
     """Every event, for people."""
     document = await asyncapi_document(platform)
-    types = event_types_of(await platform.catalogue.event_types(), await platform.catalogue.tasks())
+    rows, tasks = await platform.catalogue.event_types(), await platform.catalogue.tasks()
+    types = event_types_of(rows, tasks, _origin(request))
     return _page("events.html", here="events", document=document, types=types)
 
 
@@ -74,6 +78,13 @@ def static(name: str) -> Response[bytes]:
 def favicon() -> Response[bytes]:
     """The bell."""
     return _file("bell.svg")
+
+
+def _origin(request: Asked) -> str:
+    """Where the reader reached us, so that the examples can be copied as they are."""
+    # The reader's own word; what a shell would not take for an address stays out of a command.
+    host = request.headers.get("host", "")
+    return f"{request.scope['scheme']}://{host}" if _HOST.fullmatch(host) else "http://127.0.0.1:8000"
 
 
 def _file(name: str) -> Response[Any]:

@@ -82,11 +82,11 @@ export async function ask(path, options = {}) {
 export async function askWithKey(path, options = {}) {
   if (!key() && options.method === "POST" && !(await requestKey(""))) return null;
   for (;;) {
+    const sent = key();
     const answer = await ask(path, options);
     if (answer.status !== 401) return answer;
     sessionStorage.removeItem(KEY);
-    if (!(await requestKey(options.asked ? "That key is not known here." : ""))) return null;
-    options.asked = true;
+    if (!(await requestKey(sent ? "That key is not known here." : ""))) return null;
   }
 }
 

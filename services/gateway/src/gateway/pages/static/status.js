@@ -94,15 +94,18 @@ function schedules(list) {
 
 async function steer(schedule, button) {
   button.disabled = true;
+  complain("click", "");
   try {
     const path = `/api/v1/tasks/scheduled/${encodeURIComponent(schedule.name)}/${schedule.paused ? "resume" : "pause"}`;
     const answer = await askWithKey(path, { method: "POST" });
-    if (answer && !answer.ok) complain(await problem(answer));
+    if (answer && !answer.ok) complain("click", await problem(answer));
     if (answer?.ok) await poll();
   } catch {
-    complain("The gateway does not answer.");
+    complain("click", "The gateway does not answer.");
   } finally {
     button.disabled = false;
+    // The button was drawn anew, or lost the focus while it was disabled: who came by keyboard goes on from there.
+    if (document.activeElement === document.body) place(button.id)?.focus();
   }
 }
 
@@ -146,9 +149,13 @@ function events(list) {
     element("span", { class: "right sub" }, event.run_id ? element("a", { href: `/runs/${event.run_id}` }, "run") : event.actor, line({}, moment(event.recorded_at))))));
 }
 
-function complain(text) {
-  place("notice").textContent = text;
-  place("notice").hidden = !text;
+// What is wrong with the picture goes when a picture comes; what is wrong with a click stays until the next one.
+const wrong = { picture: "", click: "" };
+
+function complain(about, text) {
+  wrong[about] = text;
+  place("notice").textContent = Object.values(wrong).filter(Boolean).join(" ");
+  place("notice").hidden = !place("notice").textContent;
 }
 
 function pulse(name, text) {
@@ -159,8 +166,8 @@ function pulse(name, text) {
 async function poll() {
   const answer = await askWithKey("/api/v1/overview");
   if (!answer) return pulse("away", "needs a key");
-  if (!answer.ok) return complain(await problem(answer));
-  complain("");
+  if (!answer.ok) return complain("picture", await problem(answer));
+  complain("picture", "");
   show(await answer.json());
 }
 
@@ -182,11 +189,11 @@ function take(frame) {
   const fields = Object.fromEntries(frame.split("\n").filter((text) => !text.startsWith(":")).map((text) => [text.slice(0, text.indexOf(":")), text.slice(text.indexOf(":") + 2)]));
   if (fields.event === "overview") {
     pulse("live", "live");
-    complain("");
+    complain("picture", "");
     show(JSON.parse(fields.data));
   } else if (fields.event === "away") {
     pulse("away", "PostgreSQL is away");
-    complain(JSON.parse(fields.data).detail);
+    complain("picture", JSON.parse(fields.data).detail);
   }
 }
 
@@ -201,7 +208,7 @@ for (;;) {
     }
   } catch {
     pulse("away", "gateway is away");
-    complain("The gateway does not answer; this picture is old. It is tried again by itself.");
+    complain("picture", "The gateway does not answer; this picture is old. It is tried again by itself.");
   }
   await rest(POLL_MS);
 }

@@ -1,0 +1,99 @@
+"""The Chromium that tests look at pages with: one that is installed, else a plain sentence on how to get one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING
+
+from carillon.testing import apt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: A browser that has not shown a page within this many seconds counts as absent.
+PROBE_SECONDS = 60.0
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WORD = "carillon"
+MISSING = (
+    "no Chromium could be had; install chromium (Debian: `sudo apt-get install chromium`; Ubuntu, where that package "
+    "needs snapd: Google's google-chrome-stable; macOS: put a `chromium` that starts it on PATH)"
+)
+
+
+class Chromium:
+    """The Chromium of one test session; nothing is looked for before the first question."""
+
+    def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
+        self._say = say
+        self._program: str | None = None
+        self._broken: list[str] = []
+        #: Why there is none, once that is known.
+        self.missing: str | None = None
+
+    def find(self) -> str | None:
+        """The path of a program that shows pages, or None, and then `missing` says why."""
+        if self._program is None and self.missing is None:
+            self._program = self._installed() or self._bought()
+            if self._program is None:
+                self.missing = f"{self._broken[-1]}; {MISSING}" if self._broken else MISSING
+        return self._program
+
+    def stop(self) -> None:
+        """Nothing of ours runs."""
+
+    def _installed(self) -> str | None:
+        self._broken.clear()
+        for program in filter(None, map(shutil.which, PROGRAMS)):
+            # A package may be there and only tell people to install another one, as Ubuntu's is.
+            if (complaint := _complaint(program)) is None:
+                return program
+            self._broken.append(f"{program} shows no page ({complaint})")
+        return None
+
+    def _bought(self) -> str | None:
+        if not apt.may_install():
+            return None
+        self._say("installing chromium for the tests (apt-get, about a minute) ...")
+        try:
+            apt.install("chromium")
+        except (apt.AptError, OSError, subprocess.SubprocessError) as error:
+            self._say(f"Chromium for the tests, tried and failed: apt-get: {error}")
+            return None
+        return self._installed()
+
+
+def flags() -> list[str]:
+    """How a Chromium is started that asks nobody but the page that it is shown."""
+    quiet = [
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    # Chromium's sandbox refuses to be set up by root.
+    return ["--no-sandbox", *quiet] if os.geteuid() == 0 else quiet
+
+
+def _complaint(program: str) -> str | None:
+    """What keeps a program from showing a page, or None when it shows one."""
+    with tempfile.TemporaryDirectory(prefix="carillon-chromium-", ignore_cleanup_errors=True) as profile:
+        page = ["--dump-dom", f"data:text/html,<p>{WORD}</p>"]
+        command = [program, "--headless", *flags(), f"--user-data-dir={profile}", *page]
+        try:
+            shown = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", check=False, timeout=PROBE_SECONDS,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return f"not within {PROBE_SECONDS:g} s"
+        except OSError as error:
+            return str(error)
+    if f"<p>{WORD}</p>" in shown.stdout:
+        return None
+    said = (shown.stderr or shown.stdout).strip().splitlines()
+    return said[-1][:200] if said else f"it ended with {shown.returncode}"
