@@ -59,9 +59,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Get RabbitMQ before the first test, so that an installation counts against no test's time limit."""
-    needed = any(item.get_closest_marker("rabbitmq") for item in session.items)
-    if needed and not session.config.option.collectonly and not session.testsfailed:
-        session.config.stash[RABBITMQ].find()
+    needed = [item for item in session.items if item.get_closest_marker("rabbitmq")]
+    if not needed or session.config.option.collectonly or session.testsfailed:
+        return
+    rabbit = session.config.stash[RABBITMQ]
+    if rabbit.find() and any("private_rabbitmq" in getattr(item, "fixturenames", ()) for item in needed):
+        rabbit.private()
 
 
 @pytest.hookimpl(tryfirst=True)
