@@ -146,3 +146,13 @@ def test_the_broker_is_not_entered_as_guest_who_may_come_from_its_own_machine_on
     environments = {name: container.get("environment", {}) for name, container in CONTAINERS.items()}
 
     assert environments["rabbitmq"]["RABBITMQ_DEFAULT_USER"] == environments["backup"]["RABBIT_USER"] == "carillon"
+
+
+def test_the_broker_is_not_asked_before_it_has_the_cookie_that_the_question_would_make_as_root():
+    asked = CONTAINERS["rabbitmq"]["healthcheck"]["test"][-1]
+
+    assert asked.startswith("test -s /var/lib/rabbitmq/.erlang.cookie && ")
+
+
+def test_the_broker_has_a_limit_of_open_files_where_an_engine_sets_none():
+    assert CONTAINERS["rabbitmq"]["ulimits"] == {"nofile": 65536}
