@@ -155,4 +155,4 @@ def test_the_broker_is_not_asked_before_it_has_the_cookie_that_the_question_woul
 
 
 def test_the_broker_has_a_limit_of_open_files_where_an_engine_sets_none():
-    assert CONTAINERS["rabbitmq"]["ulimits"] == {"nofile": 65536}
+    assert CONTAINERS["rabbitmq"]["ulimits"] == {"nofile": 8192}
