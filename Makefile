@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run tour test check lint types boundaries bench clean
+.PHONY: help setup run tour test test-compose check lint types boundaries bench clean
 
 ##@ Use it
 run: setup  ## start the whole platform; http://127.0.0.1:8000 (CARILLON_PORT), data in .carillon/ (CARILLON_HOME)
@@ -20,6 +20,9 @@ setup:  ## make or refresh .venv; quick when nothing changed
 
 test: setup  ## run all tests (a part of them: make test ARGS="services/backup -k restore")
 	@exec $(BIN)/pytest $(ARGS)
+
+test-compose: setup  ## try the images and docker-compose.yml for real; needs docker, takes minutes
+	@exec $(BIN)/pytest -x -m compose tests/compose $(ARGS)
 
 check: lint types boundaries test  ## everything that has to hold before a change is taken
 
@@ -43,4 +46,4 @@ clean:  ## remove environments and caches; the data in .carillon/ stays
 help:  ## print this
 	@awk 'BEGIN { FS = ":.*  ## " } \
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*  ## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*  ## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

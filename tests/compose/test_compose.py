@@ -103,6 +103,11 @@ def test_our_containers_can_write_to_their_volumes_only_and_have_no_powers(name)
     assert not {"privileged", "cap_add", "user"} & set(container)
 
 
+@pytest.mark.parametrize("name", [*OURS, "migrate"])
+def test_our_containers_hear_that_they_are_to_stop_before_their_program_listens(name):
+    assert CONTAINERS[name]["init"] is True
+
+
 @pytest.mark.parametrize("name", [*OURS, *SERVERS])
 def test_what_stays_up_is_asked_for_its_health_and_started_again(name):
     container = CONTAINERS[name]
@@ -146,3 +151,13 @@ def test_the_broker_is_not_entered_as_guest_who_may_come_from_its_own_machine_on
     environments = {name: container.get("environment", {}) for name, container in CONTAINERS.items()}
 
     assert environments["rabbitmq"]["RABBITMQ_DEFAULT_USER"] == environments["backup"]["RABBIT_USER"] == "carillon"
+
+
+def test_the_broker_is_not_asked_before_it_has_the_cookie_that_the_question_would_make_as_root():
+    asked = CONTAINERS["rabbitmq"]["healthcheck"]["test"][-1]
+
+    assert asked.startswith("test -s /var/lib/rabbitmq/.erlang.cookie && ")
+
+
+def test_the_broker_has_a_limit_of_open_files_where_an_engine_sets_none():
+    assert CONTAINERS["rabbitmq"]["ulimits"] == {"nofile": 8192}

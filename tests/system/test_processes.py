@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ from carillon.ledger.history import Search
 from carillon.ledger.records import NewRun
 from carillon.platform import Platform
 from carillon.testing import eventually
+from carillon.worker.worker import DRAIN_SECONDS
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+#: What follows the broker in the README's command.
+TASKIQ_OPTIONS = re.findall(r"`taskiq worker \S+ ([^`]*)`", README)[0].split()
 
 
 async def submit(platform: Platform, task: str, **arguments: object) -> UUID:
@@ -155,7 +161,7 @@ async def test_two_workers_share_a_queue_and_run_everything_once(platform, proce
 
 
 async def test_the_taskiq_command_runs_the_domain_and_stops_without_losing_a_run(platform, processes, tmp_path):
-    command = processes.start("-m", "taskiq", "worker", "workshop:broker", "--workers", "2")
+    command = processes.start("-m", "taskiq", "worker", "workshop:broker", *TASKIQ_OPTIONS)
     await eventually(lambda: enrolled(platform, 2), within=40)
     runs = await asyncio.gather(*(submit(platform, "make", number=number) for number in range(20)))
     await all_completed(platform, runs)
@@ -172,16 +178,28 @@ async def test_the_taskiq_command_runs_the_domain_and_stops_without_losing_a_run
     assert await platform.history.live_workers() == []
 
 
-async def test_the_taskiq_command_hands_back_what_outlasts_its_patience(platform, processes, tmp_path):
+def test_taskiq_is_told_to_wait_longer_than_a_worker_drains():
+    assert float(TASKIQ_OPTIONS[TASKIQ_OPTIONS.index("--shutdown-timeout") + 1]) > DRAIN_SECONDS
+
+
+async def test_the_taskiq_command_hands_back_what_outlasts_its_patience_and_another_worker_ends_it(
+    platform, processes, tmp_path
+):
     command = processes.start("-m", "taskiq", "worker", "workshop:broker", "--workers", "1", "--shutdown-timeout", "1")
     run = await submit(platform, "make_slowly", door=str(tmp_path / "door"))
     await entered(platform, run)
     command.terminate()
     code = await processes.end(command)
+    workers_left = await platform.history.live_workers()
+    handed_back = await platform.history.run(run)
+    open_door(tmp_path / "door", 2)
+    other = await processes.worker()
+    row = await ended(platform, run)
 
-    assert (code, (await platform.history.run(run))["state"]) == (0, "retrying"), processes.said(command)
-    assert await outcomes(platform, run) == ["handed_back"]
-    assert await platform.history.live_workers() == []
+    assert (code, handed_back["state"], workers_left) == (0, "retrying", []), processes.said(command)
+    assert (row["state"], row["result"]) == ("completed", f"made by {other.pid}")
+    assert await outcomes(platform, run) == ["handed_back", "completed"]
+    assert await effects(platform, run) == 1
 
 
 async def enrolled(platform: Platform, count: int) -> bool:

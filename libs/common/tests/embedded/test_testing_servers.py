@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +15,12 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from carillon.testing.rabbitmq_node import answers_amqp
+from carillon.testing import eventually, rabbitmq_node
+from carillon.testing.rabbitmq import RabbitMQ
+from carillon.testing.rabbitmq_node import ContainerNode, NodeError, answers_amqp, container_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from carillon.testing.rabbitmq_node import Node
     from carillon.testing.servers import SessionServers
@@ -85,24 +91,148 @@ async def test_a_rabbit_vhost_takes_queues(rabbit_url: str, rabbit_prefix: str) 
     assert message.body == b"ding"
 
 
-async def test_a_private_node_comes_back_from_a_restart_with_its_queues(private_rabbitmq: Node) -> None:
-    connection = await aio_pika.connect(private_rabbitmq.url)
+@pytest.fixture(scope="module")
+def engine() -> str:
+    found = container_engine()
+    if found is None:
+        pytest.skip("no container engine answers")
+    return found
+
+
+@pytest.fixture(scope="module")
+def contained(engine: str) -> Iterator[Node]:
+    try:
+        rabbitmq_node.have_image(engine)
+    except NodeError as error:
+        pytest.skip(str(error))
+    node = ContainerNode(engine)
+    yield node
+    node.stop()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("private_rabbitmq", marks=pytest.mark.rabbitmq),
+        pytest.param("contained", marks=pytest.mark.timeout(500)),
+    ]
+)
+def node(request: pytest.FixtureRequest) -> Node:
+    found: Node = request.getfixturevalue(request.param)
+    return found
+
+
+async def test_a_node_comes_back_from_a_restart_with_its_queues(node: Node) -> None:
+    connection = await aio_pika.connect(node.url)
     await (await connection.channel()).declare_queue("kept", durable=True)
     await connection.close()
 
-    await asyncio.to_thread(private_rabbitmq.restart)
+    await asyncio.to_thread(node.restart)
 
-    assert "kept" in await asyncio.to_thread(private_rabbitmq.ctl, "list_queues", "name")
+    assert "kept" in await asyncio.to_thread(node.ctl, "list_queues", "name")
 
 
-async def test_a_wiped_private_node_answers_and_has_no_queues(private_rabbitmq: Node) -> None:
-    connection = await aio_pika.connect(private_rabbitmq.url)
+async def test_a_wiped_node_lets_its_user_in_and_has_no_queues(node: Node) -> None:
+    connection = await aio_pika.connect(node.url)
     await (await connection.channel()).declare_queue("lost", durable=True)
     await connection.close()
 
-    await asyncio.to_thread(private_rabbitmq.wipe)
+    await asyncio.to_thread(node.wipe)
+    connection = await aio_pika.connect(node.url)
+    await connection.close()
 
-    assert "lost" not in await asyncio.to_thread(private_rabbitmq.ctl, "list_queues", "name")
+    assert "lost" not in await asyncio.to_thread(node.ctl, "list_queues", "name")
+
+
+async def test_a_node_of_our_own_gives_vhosts_to_its_user(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = RabbitMQ()
+    monkeypatch.setattr(server, "_url", node.url)
+    monkeypatch.setattr(server, "_node", node)
+
+    made = await asyncio.to_thread(server.create_vhost)
+    assert made is not None
+    connection = await aio_pika.connect(made)
+    await (await connection.channel()).declare_queue("bells", durable=True)
+    await connection.close()
+    await asyncio.to_thread(server.delete_vhost, made)
+
+    assert made.rsplit("/", 1)[1] not in await asyncio.to_thread(node.ctl, "list_vhosts", "name")
+
+
+KILLED = """
+import sys, threading
+from carillon.testing.rabbitmq_node import ContainerNode
+
+node = ContainerNode(sys.argv[1])
+print(node.name, flush=True)
+threading.Event().wait()
+"""
+
+
+def named_and_killed(engine: str) -> tuple[str, str]:
+    """The names of a container and its volume, whose process has been killed."""
+    with subprocess.Popen([sys.executable, "-c", KILLED, engine], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        name = process.stdout.readline().strip()
+        mounts = (engine, "inspect", "--format", "{{range .Mounts}}{{.Name}}{{end}}", name)
+        volume = subprocess.check_output(mounts, text=True).strip()
+        process.send_signal(signal.SIGKILL)
+    return name, volume
+
+
+@pytest.mark.timeout(500)
+async def test_a_container_and_its_volume_go_when_the_tests_are_killed(engine: str, contained: Node) -> None:
+    name, volume = await asyncio.to_thread(named_and_killed, engine)
+
+    assert volume
+    await eventually(lambda: is_gone(engine, "container", name), within=60)
+    await eventually(lambda: is_gone(engine, "volume", volume), within=20)
+
+
+async def is_gone(engine: str, kind: str, name: str) -> bool:
+    asked = await asyncio.to_thread(subprocess.run, [engine, kind, "inspect", name], capture_output=True, check=False)
+    return asked.returncode != 0
+
+
+#: An engine that notes what it is asked, waits before it runs anything, and has neither images nor a network.
+NO_NETWORK = """#!/bin/sh
+echo "$*" >> "$0.asked"
+case $1 in
+image) exit $(cat "$0.image" 2>/dev/null || echo 1) ;;
+pull) echo "dial tcp: lookup registry: no such host" >&2; exit 1 ;;
+run) read -r line < "$0.door"; exit 125 ;;
+rm) shift; echo "$*" > "$0.removed" ;;
+esac
+"""
+
+
+@pytest.fixture
+def poor_engine(tmp_path: Path) -> Path:
+    script = tmp_path / "docker"
+    script.write_text(NO_NETWORK)
+    script.chmod(0o755)
+    os.mkfifo(f"{script}.door")
+    os.mkfifo(f"{script}.removed")
+    return script
+
+
+def test_an_image_that_cannot_be_had_is_said_in_one_sentence(poor_engine: Path) -> None:
+    with pytest.raises(NodeError, match=r"^the image \S+ is not here and cannot be pulled: .* no such host$"):
+        ContainerNode(str(poor_engine))
+
+
+def test_a_container_that_starts_while_the_tests_are_killed_is_removed_when_it_has_started(poor_engine: Path) -> None:
+    Path(f"{poor_engine}.image").write_text("0")
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(poor_engine)])
+    # Opening a named pipe waits for whoever opens its other end: the engine that runs, and later ends.
+    with Path(f"{poor_engine}.door").open("w") as door:
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        asked = Path(f"{poor_engine}.asked").read_text().splitlines()
+        door.write("go on\n")
+    removed = Path(f"{poor_engine}.removed").read_text()
+
+    assert asked[-1].startswith("run -d --name carillon-test-rabbit-")
+    assert removed == f"-f -v {asked[-1].split()[3]}\n"
 
 
 def test_a_closed_port_is_no_amqp_server() -> None:

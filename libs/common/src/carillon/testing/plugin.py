@@ -104,6 +104,8 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     for marker, suite in session.config.stash[SUITES].items():
         if any(item.get_closest_marker(marker) for item in session.items):
             suite.need.find()
+    if any("private_rabbitmq" in getattr(item, "fixturenames", ()) for item in session.items):
+        session.config.stash[RABBITMQ].private()
 
 
 @pytest.hookimpl(tryfirst=True)

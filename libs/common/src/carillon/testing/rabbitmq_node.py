@@ -21,6 +21,18 @@ CONTROL_SECONDS = 90.0
 #: Pulling the image the first time, in seconds.
 PULL_SECONDS = 300.0
 IMAGE = "docker.io/library/rabbitmq:4"
+#: The user guest is refused from outside of the container. Erlang goes through every file it might have open, which
+#: takes minutes where an engine sets no limit.
+CONTAINER_OPTIONS = (
+    "-e", "RABBITMQ_DEFAULT_USER=carillon", "-e", "RABBITMQ_DEFAULT_PASS=carillon", "--ulimit", "nofile=4096:4096",
+)  # fmt: skip
+#: Starts a container, and removes it with its volume when our end of the pipe closes, which also a killed test run
+#: does: one process does both, so that a run that is killed while the container starts leaves none either.
+KEEPER = """
+engine=$1 name=$2; shift 2
+"$engine" run -d --name "$name" "$@" && cat >/dev/null
+"$engine" rm -f -v "$name" >/dev/null 2>&1
+"""
 #: The port mapper is ours, a test needs few schedulers, and nobody outside of this machine may come in.
 ERLANG_OPTIONS = "-start_epmd false +S 2:2 -kernel inet_dist_use_interface {127,0,0,1}"
 STOP_STEPS = ((signal.SIGTERM, 20.0),)
@@ -88,9 +100,16 @@ def _wipe(node: Node, port: int) -> None:
 
 
 def _run(command: list[str], seconds: float, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds, env=env)
+    what = f"`{' '.join(command[:4])}`"
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=seconds, env=env, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        message = f"{what} did not end within {seconds:g} s"
+        raise NodeError(message) from None
     if done.returncode != 0:
-        message = f"`{' '.join(command[:4])}` failed: {(done.stderr or done.stdout).strip()[-500:]}"
+        message = f"{what} failed: {(done.stderr or done.stdout).strip()[-500:]}"
         raise NodeError(message)
     return done.stdout
 
@@ -194,7 +213,7 @@ def container_engine() -> str | None:
     for name in ("docker", "podman"):
         if not (found := shutil.which(name)):
             continue
-        with suppress(NodeError, subprocess.TimeoutExpired):
+        with suppress(NodeError):
             _run([found, "info"], 20)
             return found
     return None
@@ -205,15 +224,13 @@ class ContainerNode:
 
     def __init__(self, engine: str) -> None:
         self._engine = engine
-        self._name = f"carillon-test-rabbit-{secrets.token_hex(4)}"
+        self.name = f"carillon-test-rabbit-{secrets.token_hex(4)}"
+        have_image(engine)
         self._port = process.free_port()
-        ports = f"127.0.0.1:{self._port}:5672"
-        # The user guest is refused from outside of the container.
-        command = [engine, "run", "-d", "--name", self._name, "-p", ports, "-e", "RABBITMQ_DEFAULT_USER=carillon"]
-        self._remover = self._start_remover()
+        self._folder = Path(tempfile.mkdtemp(prefix="carillon-rabbit-"))
+        self._keeper = self._start_keeper()
         try:
-            _run([*command, "-e", "RABBITMQ_DEFAULT_PASS=carillon", IMAGE], PULL_SECONDS)
-            _await_amqp(self._port)
+            self._await_amqp()
         except BaseException:
             self.stop()
             raise
@@ -225,12 +242,12 @@ class ContainerNode:
 
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl in the container."""
-        return _run([self._engine, "exec", self._name, "rabbitmqctl", "-q", *arguments], CONTROL_SECONDS)
+        return _run([self._engine, "exec", self.name, "rabbitmqctl", "-q", *arguments], CONTROL_SECONDS)
 
     def restart(self) -> None:
         """Restart the container; its data stays."""
-        _run([self._engine, "restart", "-t", "20", self._name], CONTROL_SECONDS)
-        _await_amqp(self._port)
+        _run([self._engine, "restart", "-t", "20", self.name], CONTROL_SECONDS)
+        self._await_amqp()
 
     def wipe(self) -> None:
         """Reset the node to its first day."""
@@ -238,15 +255,44 @@ class ContainerNode:
 
     def stop(self) -> None:
         """Remove the container."""
-        if self._remover.stdin is not None:
-            self._remover.stdin.close()
-        self._remover.wait(CONTROL_SECONDS)
+        if self._keeper.stdin is not None:
+            self._keeper.stdin.close()
+        # An engine that does not answer now may do so later, and then the keeper still removes the container.
+        with suppress(subprocess.TimeoutExpired):
+            self._keeper.wait(CONTROL_SECONDS)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start_remover(self) -> subprocess.Popen[bytes]:
-        """A process that removes the container when our end of its pipe closes, which also a killed test run does."""
-        script = 'cat >/dev/null; "$1" rm -f "$2" >/dev/null 2>&1'
-        return subprocess.Popen(
-            ["/bin/sh", "-c", script, "remover", self._engine, self._name],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+    def _start_keeper(self) -> subprocess.Popen[bytes]:
+        ports = f"127.0.0.1:{self._port}:5672"
+        command = ["/bin/sh", "-c", KEEPER, "keeper", self._engine, self.name, "-p", ports, *CONTAINER_OPTIONS, IMAGE]
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, cwd="/"
+            )
+
+    def _await_amqp(self) -> None:
+        try:
+            _await_amqp(self._port, process.Child("RabbitMQ", self._keeper, self._log, 0))
+        except NodeError as error:
+            logs = [self._engine, "logs", "--tail", "5", self.name]
+            done = subprocess.run(logs, capture_output=True, text=True, check=False, timeout=CONTROL_SECONDS)
+            if done.returncode != 0:
+                raise
+            message = f"RabbitMQ did not answer; it said: {(done.stdout + done.stderr).strip()[-1000:]}"
+            raise NodeError(message) from error
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "keeper.log"
+
+
+def have_image(engine: str) -> None:
+    """Pull the image where it is not there; raises `NodeError`."""
+    with suppress(NodeError):
+        _run([engine, "image", "inspect", IMAGE], CONTROL_SECONDS)
+        return
+    try:
+        _run([engine, "pull", "-q", IMAGE], PULL_SECONDS)
+    except NodeError as error:
+        message = f"the image {IMAGE} is not here and cannot be pulled: {error}"
+        raise NodeError(message) from error
