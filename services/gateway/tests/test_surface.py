@@ -8,6 +8,7 @@ import threading
 from html.parser import HTMLParser
 
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.app import ROUTES
 
@@ -32,6 +33,14 @@ def test_the_openapi_document_has_every_route_and_no_other(gateway):
             assert operation["security"], (path, method)
             assert "401" in operation["responses"]
             assert ("requestBody" in operation) == (method == "post" and not path.endswith(("pause", "resume")))
+
+
+def test_the_openapi_document_is_one_by_the_rules_of_openapi(gateway):
+    document = gateway.http.get("/openapi.json").json()
+
+    assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
+    del document["info"]["title"]
+    assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()]
 
 
 def test_references_within_the_openapi_document_lead_somewhere(gateway):
