@@ -199,7 +199,8 @@ echo "$*" >> "$0.asked"
 case $1 in
 image) exit $(cat "$0.image" 2>/dev/null || echo 1) ;;
 pull) echo "dial tcp: lookup registry: no such host" >&2; exit 1 ;;
-run) read -r line < "$0.door"; exit 125 ;;
+run) read -r line < "$0.door"; echo "the port is taken" >&2; exit 125 ;;
+logs) exit 1 ;;
 rm) shift; echo "$*" > "$0.removed" ;;
 esac
 """
@@ -218,6 +219,18 @@ def poor_engine(tmp_path: Path) -> Path:
 def test_an_image_that_cannot_be_had_is_said_in_one_sentence(poor_engine: Path) -> None:
     with pytest.raises(NodeError, match=r"^the image \S+ is not here and cannot be pulled: .* no such host$"):
         ContainerNode(str(poor_engine))
+
+
+def test_a_container_that_cannot_start_is_removed_and_the_engine_is_quoted(poor_engine: Path) -> None:
+    Path(f"{poor_engine}.image").write_text("0")
+    for name in ("door", "removed"):
+        Path(f"{poor_engine}.{name}").unlink()
+    Path(f"{poor_engine}.door").write_text("go on\n")
+
+    with pytest.raises(NodeError, match=r"^RabbitMQ did not answer; it said: the port is taken$"):
+        ContainerNode(str(poor_engine))
+
+    assert Path(f"{poor_engine}.removed").read_text().startswith("-f -v carillon-test-rabbit-")
 
 
 def test_a_container_that_starts_while_the_tests_are_killed_is_removed_when_it_has_started(poor_engine: Path) -> None:

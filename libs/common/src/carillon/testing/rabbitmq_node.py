@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -83,12 +84,13 @@ def answers_amqp(port: int, host: str = "127.0.0.1") -> bool:
     return False
 
 
-def _await_amqp(port: int, child: process.Child | None = None) -> None:
+def _await_amqp(
+    port: int, alive: Callable[[], bool] = lambda: True, said: Callable[[], str] = lambda: "nothing"
+) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not answers_amqp(port):
-        if time.monotonic() > deadline or (child is not None and not child.alive):
-            said = child.log_text(2000).strip() if child else "nothing"
-            message = f"RabbitMQ did not answer; it said: {said}"
+        if time.monotonic() > deadline or not alive():
+            message = f"RabbitMQ did not answer; it said: {said().strip()}"
             raise NodeError(message)
         time.sleep(process.POLL)
 
@@ -160,10 +162,9 @@ class PrivateNode:
 
     def _start(self) -> None:
         script = self._scripts / "rabbitmq-server"
-        self._server = process.start(
-            "RabbitMQ", [script], log=self._folder / "node.log", env=self._env, cwd=self._folder
-        )
-        _await_amqp(self._port, self._server)
+        server = process.start("RabbitMQ", [script], log=self._folder / "node.log", env=self._env, cwd=self._folder)
+        self._server = server
+        _await_amqp(self._port, lambda: server.alive, lambda: server.log_text(2000))
 
     def _start_mapper(self, port: int) -> process.Child:
         """Our own epmd, as a child: the one Erlang starts by itself would outlive the tests."""
@@ -227,7 +228,8 @@ class ContainerNode:
         self.name = f"carillon-test-rabbit-{secrets.token_hex(4)}"
         have_image(engine)
         self._port = process.free_port()
-        self._folder = Path(tempfile.mkdtemp(prefix="carillon-rabbit-"))
+        # Without a name, so that nothing is left of it however we end.
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self._keeper = self._start_keeper()
         try:
             self._await_amqp()
@@ -260,30 +262,32 @@ class ContainerNode:
         # An engine that does not answer now may do so later, and then the keeper still removes the container.
         with suppress(subprocess.TimeoutExpired):
             self._keeper.wait(CONTROL_SECONDS)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._output.close()
 
     def _start_keeper(self) -> subprocess.Popen[bytes]:
         ports = f"127.0.0.1:{self._port}:5672"
         command = ["/bin/sh", "-c", KEEPER, "keeper", self._engine, self.name, "-p", ports, *CONTAINER_OPTIONS, IMAGE]
-        with self._log.open("wb") as log:
-            return subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, cwd="/"
-            )
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=self._output,
+            start_new_session=True,
+            cwd="/",
+        )
 
     def _await_amqp(self) -> None:
-        try:
-            _await_amqp(self._port, process.Child("RabbitMQ", self._keeper, self._log, 0))
-        except NodeError as error:
-            logs = [self._engine, "logs", "--tail", "5", self.name]
-            done = subprocess.run(logs, capture_output=True, text=True, check=False, timeout=CONTROL_SECONDS)
-            if done.returncode != 0:
-                raise
-            message = f"RabbitMQ did not answer; it said: {(done.stdout + done.stderr).strip()[-1000:]}"
-            raise NodeError(message) from error
+        _await_amqp(self._port, lambda: self._keeper.poll() is None, self._said)
 
-    @property
-    def _log(self) -> Path:
-        return self._folder / "keeper.log"
+    def _said(self) -> str:
+        """The last words of RabbitMQ, or of an engine that could not start it."""
+        logs = [self._engine, "logs", "--tail", "5", self.name]
+        with suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(logs, capture_output=True, text=True, check=False, timeout=CONTROL_SECONDS)
+            if done.returncode == 0 and (words := done.stdout + done.stderr).strip():
+                return words[-1000:]
+        # The keeper writes at its own place in the file, which a seek would move.
+        return os.pread(self._output.fileno(), 2000, 0).decode(errors="replace")
 
 
 def have_image(engine: str) -> None:
