@@ -103,11 +103,6 @@ def test_our_containers_can_write_to_their_volumes_only_and_have_no_powers(name)
     assert not {"privileged", "cap_add", "user"} & set(container)
 
 
-@pytest.mark.parametrize("name", [*OURS, "migrate"])
-def test_our_containers_hear_that_they_are_to_stop_before_their_program_listens(name):
-    assert CONTAINERS[name]["init"] is True
-
-
 @pytest.mark.parametrize("name", [*OURS, *SERVERS])
 def test_what_stays_up_is_asked_for_its_health_and_started_again(name):
     container = CONTAINERS[name]
