@@ -86,6 +86,7 @@ def shop_service(settings: PlatformSettings, shop: Shop, **options: object) -> S
     async def wait_at_the_gate(name: str, *, shop: Shop) -> str:
         """Wait until the test opens the gate. Safe to run twice: it counts."""
         shop.entered.set()
+        shop.done[f"{name} entered"] += 1
         await shop.gate.wait()
         shop.done[name] += 1
         return name

@@ -102,6 +102,7 @@ async def test_a_run_that_executes_while_its_connection_is_closed_by_force_goes_
 
     attempts = await platform.history.attempts(at_the_gate.id)
     assert [(attempt["attempt"], attempt["outcome"]) for attempt in attempts] == [(1, "completed")]
+    assert (shop.done["x entered"], shop.done["x"]) == (1, 1)
     assert await completions(platform) == each_once(21)
 
 
