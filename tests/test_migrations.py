@@ -46,9 +46,13 @@ def check(connection: Connection, package: str) -> None:
     command.check(config)
 
 
-async def proposals(url: str, package: str, *first: str) -> str:
+def schema_of(package: str) -> str:
+    return "carillon" if package.startswith("carillon.") else package.partition(".")[0]
+
+
+async def proposals(url: str, package: str, *first: str, search_path: str = "public") -> str:
     """What autogenerate proposes after some statements, which are rolled back."""
-    engine = create_async_engine(sqlalchemy_url(url))
+    engine = create_async_engine(sqlalchemy_url(url), connect_args={"server_settings": {"search_path": search_path}})
     try:
         async with engine.connect() as connection:
             for statement in first:
@@ -73,8 +77,13 @@ async def test_the_migrations_make_what_the_tables_declare_and_see_no_neighbour(
 
 
 @pytest.mark.parametrize("package", PACKAGES)
+async def test_a_role_that_finds_the_schema_without_its_name_sees_the_same(migrated_url, package):
+    assert await proposals(migrated_url, package, search_path=f"{schema_of(package)}, public") == ""
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 async def test_a_table_that_nobody_declared_is_noticed_in_its_own_schema_only(migrated_url, package):
-    own = "carillon" if package.startswith("carillon.") else package.partition(".")[0]
+    own = schema_of(package)
     others = [name for name in ("carillon", "backup", "public") if name != own]
 
     elsewhere = await proposals(migrated_url, package, *(f'create table "{name}".stray (id int)' for name in others))

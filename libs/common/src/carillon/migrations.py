@@ -34,6 +34,9 @@ def run_migrations(metadata: MetaData) -> None:
         message = "this environment needs the lock that `carillon migrate` holds; run that instead of alembic"
         raise ConfigurationError(message)
     connection.execute(text(f'create schema if not exists "{schema}"'))
+    # A role with the schema's own name finds it first on its search path, and then Alembic calls it by no name.
+    connection.execute(text("set local search_path to public"))
+    connection.dialect.default_schema_name = "public"
     context.configure(
         connection=connection,
         target_metadata=metadata,
