@@ -26,11 +26,11 @@ def may_install() -> bool:
     return os.geteuid() == 0 and Path("/etc/debian_version").exists() and shutil.which("apt-get") is not None
 
 
-def install(package: str) -> None:
-    """Install a package and what it needs, without starting its services; raises `AptError`."""
+def install(*packages: str) -> None:
+    """Install packages and what they need, without starting their services; raises `AptError`."""
     with _services_kept_stopped():
         _apt("-qq", "update")
-        _apt("-qq", "-y", "--no-install-recommends", "install", package)
+        _apt("-qq", "-y", "--no-install-recommends", "install", *packages)
 
 
 def _apt(*arguments: str) -> None:

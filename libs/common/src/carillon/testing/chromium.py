@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from carillon.testing import apt
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 60.0
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WORD = "carillon"
+#: The second is of the program that playwright drives a browser with, and small systems lack it.
+PACKAGES = ("chromium", "libatomic1")
 MISSING = (
-    "no Chromium could be had; install chromium (Debian: `sudo apt-get install chromium`; Ubuntu, where that package "
-    "needs snapd: Google's google-chrome-stable; macOS: put a `chromium` that starts it on PATH)"
+    f"no Chromium could be had; install chromium (Debian: `sudo apt-get install {' '.join(PACKAGES)}`; Ubuntu, where "
+    "that package needs snapd: Google's google-chrome-stable; macOS: put a `chromium` that starts it on PATH)"
 )
 
 
@@ -48,9 +52,12 @@ class Chromium:
         self._broken.clear()
         for program in filter(None, map(shutil.which, PROGRAMS)):
             # A package may be there and only tell people to install another one, as Ubuntu's is.
-            if (complaint := _complaint(program)) is None:
+            if (complaint := _complaint(program)) is not None:
+                self._broken.append(f"{program} shows no page ({complaint})")
+            elif (complaint := _driver_complaint()) is not None:
+                self._broken.append(f"playwright does not start ({complaint})")
+            else:
                 return program
-            self._broken.append(f"{program} shows no page ({complaint})")
         return None
 
     def _bought(self) -> str | None:
@@ -58,7 +65,7 @@ class Chromium:
             return None
         self._say("installing chromium for the tests (apt-get, about a minute) ...")
         try:
-            apt.install("chromium")
+            apt.install(*PACKAGES)
         except (apt.AptError, OSError, subprocess.SubprocessError) as error:
             self._say(f"Chromium for the tests, tried and failed: apt-get: {error}")
             return None
@@ -79,6 +86,22 @@ def flags() -> list[str]:
     return ["--no-sandbox", *quiet] if os.geteuid() == 0 else quiet
 
 
+def _driver_complaint() -> str | None:
+    """What keeps playwright from driving a browser, or None when it can, or is not installed and so not asked."""
+    if find_spec("playwright") is None:
+        return None
+    command = [sys.executable, "-m", "playwright", "--version"]
+    asked = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=PROBE_SECONDS, stdin=subprocess.DEVNULL
+    )
+    return None if asked.returncode == 0 else _last_words(asked)
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return said[-1][:200] if said else f"it ended with {done.returncode}"
+
+
 def _complaint(program: str) -> str | None:
     """What keeps a program from showing a page, or None when it shows one."""
     with tempfile.TemporaryDirectory(prefix="carillon-chromium-", ignore_cleanup_errors=True) as profile:
@@ -95,5 +118,4 @@ def _complaint(program: str) -> str | None:
             return str(error)
     if f"<p>{WORD}</p>" in shown.stdout:
         return None
-    said = (shown.stderr or shown.stdout).strip().splitlines()
-    return said[-1][:200] if said else f"it ended with {shown.returncode}"
+    return _last_words(shown)
