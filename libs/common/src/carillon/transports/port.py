@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 from uuid import UUID
 
 from carillon.cloudevents import Envelope
@@ -15,6 +15,8 @@ from carillon.ledger.records import Delivery
 Acknowledge = Callable[[], Awaitable[None]]
 #: Takes a delivery, and acknowledges it when its end is in the ledger.
 Execute = Callable[[Delivery, Acknowledge], Awaitable[None]]
+#: Keeps a message that nobody could read: queue, reason, body, headers.
+Bury = Callable[[str, str, bytes, dict[str, Any]], Awaitable[None]]
 #: Submits the runs that answer an event; returns when they are committed.
 Hear = Callable[[Envelope], Awaitable[None]]
 

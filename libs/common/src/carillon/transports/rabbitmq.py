@@ -17,9 +17,9 @@ from carillon.cloudevents import Envelope
 from carillon.contracts import Event
 from carillon.errors import PlatformUnavailableError
 from carillon.ledger.records import Delivery
-from carillon.transports.port import Consumer, Execute, Hear
+from carillon.transports.port import Bury, Consumer, Execute, Hear
 from carillon.transports.rabbitmq_events import RabbitEvents
-from carillon.transports.rabbitmq_runs import CONNECT_SECONDS, QUEUE, Bury, RunConsumer
+from carillon.transports.rabbitmq_runs import CONNECT_SECONDS, QUEUE, RunConsumer
 from carillon.transports.wire import encode
 
 log = structlog.get_logger(__name__)

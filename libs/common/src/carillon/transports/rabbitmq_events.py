@@ -23,15 +23,13 @@ from carillon.cloudevents import AMQP_PREFIXES, HTTP_PREFIXES, STRUCTURED, Envel
 from carillon.contracts import Event
 from carillon.errors import IdempotencyConflictError, PlatformUnavailableError
 from carillon.ledger.group_commit import SERVER_AWAY
-from carillon.transports.port import Consumer, Hear
+from carillon.transports.port import Bury, Consumer, Hear
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage, FieldValue
     from faststream.rabbit.message import RabbitMessage
 
 log = structlog.get_logger(__name__)
-
-Bury = Callable[[str, str, bytes, dict[str, Any]], Awaitable[None]]
 
 #: The AMQP binding of CloudEvents, and the one that RabbitMQ clients such as Knative's speak.
 PREFIXES = (*AMQP_PREFIXES, *HTTP_PREFIXES)

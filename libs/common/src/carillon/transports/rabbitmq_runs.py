@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -13,13 +12,10 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.transports.acknowledgements import Acknowledgements
-from carillon.transports.port import Execute
+from carillon.transports.port import Bury, Execute
 from carillon.transports.wire import decode
 
 log = structlog.get_logger(__name__)
-
-#: Keeps a message that nobody could read: queue, reason, body, headers.
-Bury = Callable[[str, str, bytes, dict[str, Any]], Awaitable[None]]
 
 CONNECT_SECONDS = 5
 #: How long to leave the broker, or the ledger, alone after it refused.
