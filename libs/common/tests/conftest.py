@@ -35,6 +35,6 @@ def settings(request: pytest.FixtureRequest, ledger_url: str, tmp_path) -> Platf
 async def platform(settings: PlatformSettings) -> AsyncIterator[Platform]:
     async with Platform(settings, name="test") as opened:
         yield opened
-        tables = "runs, attempts, events, tasks, event_types, domains, workers, schedules, fires, dead_letters"
+        tables = "runs, attempts, causes, needs, holds, events, tasks, event_types, domains, workers, schedules, fires, dead_letters"
         async with opened.ledger.transaction() as connection:
             await connection.execute(f"truncate {', '.join(f'carillon.{t}' for t in tables.split(', '))}")

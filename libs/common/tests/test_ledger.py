@@ -16,7 +16,7 @@ from carillon.cloudevents import Envelope
 from carillon.errors import IdempotencyConflictError, PlatformUnavailableError
 from carillon.ids import new_id
 from carillon.ledger.ledger import Ledger
-from carillon.ledger.records import Finish, NewRun, State
+from carillon.ledger.records import Finish, NewRun, Priority, State
 from carillon.platform import answer
 from carillon.testing import eventually
 
@@ -68,8 +68,13 @@ async def row(ledger: Ledger, run: UUID) -> asyncpg.Record:
 
 
 async def outcomes(ledger: Ledger, run: UUID) -> list[tuple[int, str]]:
+    """Those of the attempts that did not end the run."""
     rows = await ledger.pool.fetch("select * from carillon.attempts where run_id = $1 order by attempt", run)
     return [(attempt["attempt"], attempt["outcome"]) for attempt in rows]
+
+
+async def applied(ledger: Ledger, worker: UUID, end: Finish) -> bool:
+    return (await ledger.finish((worker, end))).applied
 
 
 async def test_submitting_one_id_twice_makes_one_run_even_within_a_batch(ledger, domain):
@@ -131,19 +136,19 @@ async def test_an_expired_run_does_not_start(ledger, domain, worker):
 async def test_an_end_applies_once_and_only_from_the_worker_that_runs_it(ledger, domain, worker):
     run = await started(ledger, domain, worker)
 
-    stranger = await ledger.finish((new_id(), done(run, result='"stranger"')))
-    stale = await ledger.finish((worker, done(run, attempt=2, result='"stale"')))
-    first = await ledger.finish((worker, done(run, result='"first"')))
-    second = await ledger.finish((worker, done(run, result='"second"')))
+    stranger = await applied(ledger, new_id(), done(run, result='"stranger"'))
+    stale = await applied(ledger, worker, done(run, attempt=2, result='"stale"'))
+    first = await applied(ledger, worker, done(run, result='"first"'))
+    second = await applied(ledger, worker, done(run, result='"second"'))
 
     assert (stranger, stale, first, second) == (False, False, True, False)
-    assert ((await row(ledger, run))["result"], await outcomes(ledger, run)) == ("first", [(1, "completed")])
+    assert ((await row(ledger, run))["result"], await outcomes(ledger, run)) == ("first", [])
 
 
 async def test_a_retry_opens_the_next_attempt_and_closes_the_last(ledger, domain, worker):
     run = await started(ledger, domain, worker)
 
-    await ledger.finish((worker, retried(run, error='{"type": "E", "message": "m"}', uncounted=1)))
+    await applied(ledger, worker, retried(run, error='{"type": "E", "message": "m"}', uncounted=1))
 
     found = await row(ledger, run)
     assert (found["state"], found["attempt"], found["uncounted"], found["finished_at"]) == ("retrying", 2, 1, None)
@@ -162,7 +167,7 @@ async def test_one_batch_holds_ends_of_every_kind(ledger, domain, worker):
         done(runs[3], events=[said.new_event(actor="t", run_id=runs[3])]),
     ]
 
-    assert await asyncio.gather(*(ledger.finish((worker, end)) for end in ends)) == [True] * 4
+    assert await asyncio.gather(*(applied(ledger, worker, end) for end in ends)) == [True] * 4
     states = [(await row(ledger, run))["state"] for run in runs]
     assert states == ["completed", "retrying", "failed", "completed"]
     assert await ledger.pool.fetchval("select count(*) from carillon.events where id = $1", said.key) == 1
@@ -174,12 +179,12 @@ async def test_what_a_run_says_is_recorded_with_its_end_and_answered_once(ledger
     answers = [answer(envelope, domain, f"{domain}.pack"), answer(envelope, domain, f"{domain}.thank")]
     end = done(run, events=[envelope.new_event(actor="t", run_id=run)], answers=answers)
 
-    applied = [await ledger.finish((worker, end)) for _ in range(2)]
+    done_twice = [await applied(ledger, worker, end) for _ in range(2)]
     await ledger.say([envelope.new_event(actor="other")], answers)
 
     events = await ledger.pool.fetch("select run_id from carillon.events where id = $1", envelope.key)
     answering = await ledger.pool.fetch("select id from carillon.runs where event_id = $1", envelope.key)
-    assert applied == [True, False]
+    assert done_twice == [True, False]
     assert [event["run_id"] for event in events] == [run]
     assert {found["id"] for found in answering} == {each.id for each in answers}
 
@@ -189,7 +194,7 @@ async def test_an_end_that_is_fenced_off_says_nothing(ledger, domain, worker):
     envelope = Envelope.of(OrderPlaced(order="o"), source="/shop", id=f"{run}/0")
     said = {"events": [envelope.new_event(actor="t", run_id=run)], "answers": [answer(envelope, domain, "d.pack")]}
 
-    await ledger.finish((new_id(), done(run, **said)))
+    await applied(ledger, new_id(), done(run, **said))
 
     assert await ledger.pool.fetchval("select count(*) from carillon.events where id = $1", envelope.key) == 0
     assert await ledger.pool.fetchval("select count(*) from carillon.runs where event_id = $1", envelope.key) == 0
@@ -208,11 +213,11 @@ async def test_an_end_that_postgresql_cannot_keep_is_refused_alone_and_the_run_c
     runs = [await started(ledger, domain, worker) for _ in range(3)]
     ends = [done(runs[0]), done(runs[1], result='"\\u0000"'), done(runs[2])]
 
-    results = await asyncio.gather(*(ledger.finish((worker, end)) for end in ends), return_exceptions=True)
+    results = await asyncio.gather(*(applied(ledger, worker, end) for end in ends), return_exceptions=True)
 
     assert (results[0], results[2]) == (True, True)
     assert isinstance(results[1], asyncpg.DataError)
-    assert await ledger.finish((worker, done(runs[1])))
+    assert await applied(ledger, worker, done(runs[1]))
 
 
 async def test_the_most_urgent_and_the_longest_due_is_claimed_first(ledger, domain, worker):
@@ -244,10 +249,10 @@ async def test_due_runs_are_taken_once_and_overdue_ones_again(ledger, domain):
     run = await submitted(ledger, domain)
     before = datetime.now(UTC) + timedelta(minutes=1)
 
-    taken = [d.id for d in await ledger.take_due(domain, 10)]
-    again = await ledger.take_due(domain, 10)
-    not_yet = await ledger.take_overdue(domain, 10, datetime.now(UTC) - timedelta(minutes=1))
-    overdue = [d.id for d in await ledger.take_overdue(domain, 10, before)]
+    taken = [d.id for d in await ledger.take_due(domain, Priority.NORMAL, 10)]
+    again = await ledger.take_due(domain, Priority.NORMAL, 10)
+    not_yet = await ledger.take_overdue(domain, Priority.NORMAL, 10, datetime.now(UTC) - timedelta(minutes=1))
+    overdue = [d.id for d in await ledger.take_overdue(domain, Priority.NORMAL, 10, before)]
 
     assert (taken, again, not_yet, overdue) == ([run], [], [], [run])
 
@@ -257,7 +262,7 @@ async def test_a_run_that_the_transport_refused_is_due_again(ledger, domain, wor
 
     await ledger.mark_undispatched([refused, running])
 
-    assert [d.id for d in await ledger.take_due(domain, 10)] == [refused]
+    assert [d.id for d in await ledger.take_due(domain, Priority.NORMAL, 10)] == [refused]
     assert (await row(ledger, running))["dispatched_at"] is not None
 
 
@@ -279,16 +284,16 @@ async def test_the_next_due_moment_is_that_of_the_first_run_that_waits_here(ledg
 async def test_a_stopped_worker_hands_back_what_runs_and_the_attempt_is_not_counted(ledger, domain, worker):
     run, ended = await started(ledger, domain, worker), await started(ledger, domain, worker)
     elsewhere = await started(ledger, domain, await enrolled(ledger, domain))
-    await ledger.finish((worker, done(ended)))
+    await applied(ledger, worker, done(ended))
 
-    handed_back = await ledger.hand_back(worker)
+    handed_back = (await ledger.hand_back(worker)).moved
 
     found = await row(ledger, run)
     assert handed_back == 1
     assert (found["state"], found["attempt"], found["uncounted"], found["lost"]) == ("retrying", 2, 1, 0)
     assert await outcomes(ledger, run) == [(1, "handed_back")]
     assert (await row(ledger, elsewhere))["state"] == "running"
-    assert not await ledger.finish((worker, done(run)))
+    assert not await applied(ledger, worker, done(run))
 
 
 async def test_what_a_worker_has_in_hand_or_just_took_is_not_handed_back(ledger, domain, worker):
@@ -297,7 +302,7 @@ async def test_what_a_worker_has_in_hand_or_just_took_is_not_handed_back(ledger,
     young = await ledger.hand_back(worker, but=[in_hand], age=timedelta(minutes=1))
     old = await ledger.hand_back(worker, but=[in_hand])
 
-    assert (young, old) == (0, 1)
+    assert (young.moved, old.moved) == (0, 1)
     assert [(await row(ledger, run))["state"] for run in (in_hand, stray)] == ["running", "retrying"]
 
 
@@ -317,12 +322,12 @@ async def test_only_runs_of_silent_or_retired_workers_are_rescued(ledger, domain
         if fate == "retired":
             await ledger.retire(one)
 
-    rescued = await ledger.rescue(domain, timedelta(seconds=15), 3)
+    rescued = (await ledger.rescue(domain, timedelta(seconds=15), 3)).moved
 
     assert rescued == 2
     assert [(await row(ledger, run))["state"] for run in runs] == ["running", "retrying", "retrying"]
     assert await outcomes(ledger, runs[1]) == [(1, "lost")]
-    assert await ledger.rescue(domain, timedelta(seconds=15), 3) == 0
+    assert (await ledger.rescue(domain, timedelta(seconds=15), 3)).moved == 0
 
 
 async def test_a_run_that_loses_worker_after_worker_fails_and_says_so(ledger, domain):
@@ -338,7 +343,7 @@ async def test_a_run_that_loses_worker_after_worker_fails_and_says_so(ledger, do
     assert (found["state"], found["attempt"], found["lost"]) == ("failed", 3, 3)
     assert found["error"]["message"] == "the worker died 3 times while it ran this"
     assert found["finished_at"] is not None
-    assert await outcomes(ledger, run) == [(1, "lost"), (2, "lost"), (3, "lost")]
+    assert await outcomes(ledger, run) == [(1, "lost"), (2, "lost")]
 
 
 async def test_a_rescued_run_counts_its_attempts_as_before(ledger, domain, worker):
@@ -365,7 +370,7 @@ async def test_what_was_not_started_in_time_is_cancelled_and_what_runs_is_not(le
     running = await started(ledger, domain, worker, expires_at=soon)
     await ledger.pool.execute("update carillon.runs set expires_at = $2 where id = $1", running, past)
 
-    expired = await ledger.expire(domain)
+    expired = (await ledger.expire(domain)).moved
 
     found = await row(ledger, late)
     assert expired == 1

@@ -23,6 +23,7 @@ from shop import Shop, shop_service
 
 from carillon.ids import new_id
 from carillon.ledger.records import NewRun
+from carillon.ledger.records import Priority
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.testing import eventually, running
@@ -139,7 +140,7 @@ GARBAGE = {
 
 
 async def test_garbage_among_the_tasks_is_buried_with_a_reason_and_good_runs_go_on(platform, settings, shop):
-    await platform.transport.waiting("shop")
+    await platform.transport.waiting("shop", Priority.NORMAL)
     await send_to_tasks(settings, *GARBAGE.values())
 
     async with running(shop_service(settings, shop, concurrency=2), platform):
@@ -154,7 +155,7 @@ async def test_garbage_among_the_tasks_is_buried_with_a_reason_and_good_runs_go_
 
 
 async def test_a_message_from_the_future_does_not_make_waiting_runs_look_lost(platform, settings, shop):
-    await platform.transport.waiting("shop")
+    await platform.transport.waiting("shop", Priority.NORMAL)
     await send_to_tasks(settings, aio_pika.Message(delivery(given_at=1e300)), aio_pika.Message(delivery(given_at=4e9)))
     service = shop_service(settings, shop, concurrency=1)
 

@@ -236,7 +236,7 @@ async def test_a_late_end_of_a_rescued_attempt_changes_nothing(platform, shop):
         shop.gate.set()
         run = await ended(platform, accepted.id)
 
-    assert applied is False
+    assert applied.applied is False
     assert run["result"] == "x"
 
 
@@ -276,7 +276,7 @@ async def test_what_ended_before_the_retention_is_forgotten_and_nothing_else(pla
         await ended(platform, old.id)
         await ended(platform, new.id)
         async with platform.ledger.transaction() as connection:
-            long_ago = "update carillon.runs set finished_at = now() - interval '169 hours' where id = $1"
+            long_ago = "update carillon.runs set ended_on = (now() - interval '193 hours')::date where id = $1"
             await connection.execute(long_ago, old.id)
         await eventually(lambda: is_gone(platform, old.id))
 

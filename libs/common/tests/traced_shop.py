@@ -18,6 +18,7 @@ from carillon import Tasks
 from carillon.cloudevents import Envelope
 from carillon.ids import new_id
 from carillon.ledger.records import NewRun
+from carillon.ledger.records import Priority
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.telemetry.traces import current_traceparent
@@ -74,7 +75,7 @@ async def main() -> str:
 
 async def can_be_reached(platform: Platform) -> bool:
     """Whether the queues are there; what comes earlier is brought by the sweeper, which takes its time."""
-    return platform.transport.is_ledger or await platform.transport.waiting("shop") is not None
+    return platform.transport.is_ledger or await platform.transport.waiting("shop", Priority.NORMAL) is not None
 
 
 async def all_ended(platform: Platform, count: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import as_file, files
 
 from alembic import command, context
@@ -16,10 +17,11 @@ from carillon.settings import sqlalchemy_url
 LOCK = 0x0CA_A111_0
 
 
-def run_migrations(metadata: MetaData) -> None:
+def run_migrations(metadata: MetaData, partitions: re.Pattern[str] | None = None) -> None:
     """What each `env.py` calls: run the versions beside it on the connection that `migrate` opened.
 
-    The environment sees `metadata.schema` and no other, so autogenerate never proposes to drop a neighbour's tables.
+    The environment sees `metadata.schema` and no other, so autogenerate never proposes to drop a neighbour's tables;
+    nor does it see tables whose whole name fits `partitions`, which come and go by themselves.
     """
     schema = metadata.schema
     if schema is None:
@@ -27,6 +29,8 @@ def run_migrations(metadata: MetaData) -> None:
         raise ValueError(message)
 
     def ours(name: str | None, kind: str, _: object) -> bool:
+        if kind == "table" and partitions is not None and name is not None:
+            return partitions.fullmatch(name) is None
         return name == schema if kind == "schema" else True
 
     connection = context.config.attributes.get("connection")

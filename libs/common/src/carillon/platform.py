@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 from uuid import UUID
 
+import asyncpg
 import obstore.store
 import orjson
 import structlog
@@ -19,12 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from carillon.cloudevents import Envelope, from_ledger
 from carillon.contracts import Event
+from carillon.contracts.runs import RunEnded
 from carillon.ids import derived_id, new_id
 from carillon.ledger.catalogue import Catalogue
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.history import History
-from carillon.ledger.ledger import Ledger
-from carillon.ledger.records import Delivery, NewEvent, NewRun, Submitted
+from carillon.ledger.ledger import Connection, Ledger
+from carillon.ledger.records import Delivery, NewEvent, NewRun, Priority, Submitted
 from carillon.ledger.schedules import Schedules
 from carillon.ledger.wakeups import Wakeups
 from carillon.run import Cause
@@ -37,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 #: After the transport refused, submits stay in the ledger for this long before it is tried again.
 REST_SECONDS = 1.0
-#: Runs of one domain that the transport may hold. Beyond it they wait in the ledger, ordered by priority.
+#: Runs of one domain and priority that the transport may hold. Beyond it they wait in the ledger.
 WINDOW = 10_000
 
 
@@ -48,7 +50,7 @@ class Platform:
         self.settings = settings
         self.name = name
         dsn = settings.database_url.get_secret_value()
-        self.ledger = Ledger(dsn, name=name, carries_events=settings.amqp_url() is None)
+        self.ledger = Ledger(dsn, name=name, carries_events=settings.amqp_url() is None, call_back=self._call_back)
         self.wakeups = Wakeups(dsn)
         self.transport: Transport = self._transport()
         self.engine: AsyncEngine = create_async_engine(
@@ -69,7 +71,9 @@ class Platform:
         self.catalogue = Catalogue(self.engine)
         self._open = AsyncExitStack()
         self._resting_until = 0.0
-        self._room: dict[str, int] = {}
+        #: By domain and priority.
+        self._room: dict[tuple[str, int], int] = {}
+        self._full_until: dict[tuple[str, int], float] = {}
 
     def _transport(self) -> Transport:
         url = self.settings.amqp_url()
@@ -105,23 +109,27 @@ class Platform:
         Raises `IdempotencyConflictError` when its id was accepted with other arguments, and one of
         `carillon.ledger.group_commit.SERVER_AWAY` when PostgreSQL does not answer; then nothing was accepted.
         """
-        given = run.run_at is None and await self._is_open(run.domain)
+        if run.unique is not None or run.after is not None:
+            return await self.ledger.conditions.submit(run)
+        given = run.run_at is None and await self._is_open(run.domain, run.priority)
         submitted = await self.ledger.submit((run, given))
-        if given and submitted.created:
+        if submitted.given:
             await self._give(run)
         return submitted
 
-    async def _is_open(self, domain: str) -> bool:
-        if self.transport.is_ledger or time.monotonic() < self._resting_until:
+    async def _is_open(self, domain: str, priority: int) -> bool:
+        window = (domain, priority)
+        now = time.monotonic()
+        if self.transport.is_ledger or now < self._resting_until or now < self._full_until.get(window, 0.0):
             return False
-        if self._room.get(domain, 0) <= 0:
-            waiting = await self.transport.waiting(domain)
-            self._room[domain] = 0 if waiting is None else max(0, WINDOW - waiting)
-            if self._room[domain] == 0:
+        if self._room.get(window, 0) <= 0:
+            waiting = await self.transport.waiting(domain, Priority(priority))
+            self._room[window] = 0 if waiting is None else max(0, WINDOW - waiting)
+            if self._room[window] == 0:
                 # A full window is not counted again for every submit.
-                self._resting_until = time.monotonic() + REST_SECONDS
+                self._full_until[window] = time.monotonic() + REST_SECONDS
                 return False
-        self._room[domain] -= 1
+        self._room[window] -= 1
         return True
 
     async def _give(self, run: NewRun) -> None:
@@ -131,6 +139,8 @@ class Platform:
             task=run.task,
             args=orjson.loads(run.args),
             labels=run.labels,
+            priority=run.priority,
+            deadline_at=run.deadline_at,
             cause=run.cause,
             traceparent=run.traceparent,
             given_at=time.time(),
@@ -158,6 +168,37 @@ class Platform:
         if new:
             await self.publish([event])
         return bool(new)
+
+    async def follow_up(self, ended: Sequence[UUID]) -> None:
+        """Tell those who await these ended runs; what cannot be told now is found by a sweeper."""
+        try:
+            await self.ledger.followups.follow(ended)
+        except SERVER_AWAY as error:
+            log.warning("ended runs wait for the sweeper to be followed up", runs=len(ended), error=repr(error))
+
+    async def _call_back(
+        self, ended: Sequence[asyncpg.Record], connection: Connection
+    ) -> Callable[[], Awaitable[None]]:
+        envelopes = [
+            Envelope.of(
+                RunEnded(
+                    run_id=row["id"],
+                    task=row["task"],
+                    state=row["state"],
+                    attempt=row["attempt"],
+                    finished_at=row["finished_at"],
+                    error=row["error"],
+                    callback_url=row["callback_url"],
+                ),
+                source=f"/carillon/{row['domain']}",
+                id=f"{row['id']}/end",
+                traceparent=None,
+            )
+            for row in ended
+        ]
+        events = [envelope.new_event(actor="platform") for envelope in envelopes]
+        new = await self.ledger.say(events, await self.answers(envelopes), connection=connection)
+        return partial(self.publish, [event for event in events if event.id in new])
 
     async def publish(self, events: Sequence[NewEvent]) -> None:
         """Give recorded events to the transport; those that it does not take wait for the sweeper."""

@@ -77,8 +77,10 @@ class History:
         return await self._one(select(runs).where(runs.c.id == id))
 
     async def attempts(self, id: UUID) -> list[Row]:  # noqa: A002
-        """The ended attempts of a run, first to last."""
-        return await self._all(select(attempts).where(attempts.c.run_id == id).order_by(attempts.c.attempt))
+        """The ended attempts of a run, first to last. The one that ended the run is told by the run's own row."""
+        query = select(attempts).where(attempts.c.run_id == id).order_by(attempts.c.attempt)
+        found, run = await self._all(query), await self.run(id)
+        return found if run is None else [*found, *_last_attempt(run)]
 
     async def event(self, id: UUID) -> Row | None:  # noqa: A002
         """One event by the ledger's id."""
@@ -157,6 +159,16 @@ class History:
     async def _all(self, query: Select[Any]) -> list[Row]:
         async with self._engine.connect() as connection:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+
+def _last_attempt(run: Row) -> list[Row]:
+    """The attempt that ended a run; there is none when the run lives, or ended while it waited."""
+    if run["finished_at"] is None or run["worker_id"] is None or run["started_at"] is None:
+        return []
+    lost = (run["error"] or {}).get("type") == "WorkerLost"
+    names = ("attempt", "worker_id", "started_at", "finished_at", "error", "log")
+    told = {name: run[name] for name in names}
+    return [{"run_id": run["id"], "outcome": "lost" if lost else run["state"], **told}]
 
 
 def _summary() -> Select[Any]:

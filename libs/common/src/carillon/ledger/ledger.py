@@ -4,26 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 from uuid import UUID
 
 import asyncpg
 import orjson
 
 from carillon.errors import IdempotencyConflictError, PlatformUnavailableError
-from carillon.ledger import statements as sql
+from carillon.ledger import days
+from carillon.ledger.arrays import end_arrays, event_arrays, retry_arrays, run_arrays
+from carillon.ledger.conditions import Conditions
+from carillon.ledger.followups import CallBack, Followups
 from carillon.ledger.group_commit import SERVER_AWAY, GroupCommit
-from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun, State, Submitted
+from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun, Submitted
+from carillon.ledger.statements import accept, execute, sweep
 from carillon.run import Cause
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
 
 #: No statement of the hot path takes longer on a healthy server.
 STATEMENT_DEADLINE_SECONDS = 10
+
+
+class End(NamedTuple):
+    """Whether an end applied, because the attempt still was the current one, and whether somebody awaits it."""
+
+    applied: bool
+    awaited: bool = False
+
+
+class Ended(NamedTuple):
+    """How many runs a sweep moved, and which of them ended and are awaited."""
+
+    moved: int
+    awaited: Sequence[UUID] = ()
+
+
+async def _nobody_to_call(_: object, __: object) -> Callable[[], Awaitable[None]]:
+    message = "this ledger was opened without a way to call back; open a Platform"
+    raise RuntimeError(message)
 
 
 async def _prepare(connection: Connection) -> None:
@@ -43,7 +68,15 @@ class Ledger:
     that recording one also submits the runs that answer it.
     """
 
-    def __init__(self, dsn: str, *, name: str, carries_events: bool, connections: int = 4) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        name: str,
+        carries_events: bool,
+        call_back: CallBack | None = None,
+        connections: int = 4,
+    ) -> None:
         self._dsn = dsn
         self._name = name
         self.carries_events = carries_events
@@ -53,6 +86,8 @@ class Ledger:
         self.finish = GroupCommit(self._finish)
         self.start = GroupCommit(self._start)
         self.mark_published = GroupCommit(self._mark_published)
+        self.conditions = Conditions(self)
+        self.followups = Followups(self, call_back or _nobody_to_call)
 
     async def __aenter__(self) -> Self:
         try:
@@ -70,6 +105,8 @@ class Ledger:
                     # A generic plan made while the ledger was empty scans it for ever; see bench/README.md.
                     "plan_cache_mode": "force_custom_plan",
                     "jit": "off",
+                    # A plan that reads the whole table was made while it was small, and is used when it is large.
+                    "enable_seqscan": "off",
                 },
             )
         except (*SERVER_AWAY, asyncpg.PostgresError) as error:
@@ -99,17 +136,22 @@ class Ledger:
 
     async def _submit(self, batch: Sequence[tuple[NewRun, bool]]) -> Sequence[Submitted | Exception]:
         """Accept runs; each comes with whether it is given to the transport right after."""
-        arrays = _run_arrays([run for run, _ in batch], dispatched=[given for _, given in batch])
-        accepted = await self._ids(sql.SUBMIT, *arrays)
+        return await self.accept(batch, self.pool)
+
+    async def accept(
+        self, batch: Sequence[tuple[NewRun, bool]], connection: Connection | asyncpg.Pool[asyncpg.Record]
+    ) -> Sequence[Submitted | Exception]:
+        """Accept runs on a connection, perhaps as part of a transaction; one outcome for each, in order."""
+        arrays = run_arrays([run for run, _ in batch], dispatched=[given for _, given in batch])
+        accepted = {row["id"]: row["given"] for row in await connection.fetch(accept.SUBMIT, *arrays)}
         met = [run for run, _ in batch if run.id not in accepted]
-        same = await self._same_work(met) if met else {}
+        same = await _same_work(met, connection) if met else {}
         outcomes: list[Submitted | Exception] = []
         for run, _ in batch:
             if run.id in accepted:
                 # Twice in one batch: the first of them made it.
-                accepted.discard(run.id)
+                outcomes.append(Submitted(run.id, created=True, given=accepted.pop(run.id)))
                 same[run.id] = True
-                outcomes.append(Submitted(run.id, created=True))
             elif same.get(run.id, True):
                 outcomes.append(Submitted(run.id, created=False))
             else:
@@ -117,14 +159,10 @@ class Ledger:
                 outcomes.append(IdempotencyConflictError(message))
         return outcomes
 
-    async def _same_work(self, met: Sequence[NewRun]) -> dict[UUID, bool]:
-        rows = await self.pool.fetch(sql.SAME_WORK, [r.id for r in met], [r.task for r in met], [r.args for r in met])
-        return {row["id"]: row["same"] for row in rows}
-
     async def _start(self, batch: Sequence[tuple[UUID, int, UUID]]) -> Sequence[bool]:
         """Start attempts (run, attempt, worker): whether each is this worker's to execute."""
         # One process is one worker, so one batch has one worker.
-        started = await self._ids(sql.START, [b[0] for b in batch], [b[1] for b in batch], batch[0][2])
+        started = await self._ids(execute.START, [b[0] for b in batch], [b[1] for b in batch], batch[0][2])
         outcomes = []
         for run, _, _ in batch:
             # Two deliveries of one attempt in one batch: only the first of them starts.
@@ -132,144 +170,132 @@ class Ledger:
             started.discard(run)
         return outcomes
 
-    async def _finish(self, batch: Sequence[tuple[UUID, Finish]]) -> Sequence[bool]:
-        """End attempts of one worker: whether each still was the ledger's current attempt."""
-        ends = [finish for _, finish in batch]
-        arrays = [
-            [f.id for f in ends],
-            [f.attempt for f in ends],
-            [f.state.value for f in ends],
-            [f.outcome for f in ends],
-            [f.result for f in ends],
-            [f.error for f in ends],
-            [f.run_at for f in ends],
-            [f.uncounted for f in ends],
-        ]
+    async def _finish(self, batch: Sequence[tuple[UUID, Finish]]) -> Sequence[End]:
+        """End attempts of one worker."""
+        worker, ends = batch[0][0], [finish for _, finish in batch]
+        ended = await self._end(worker, ends)
+        missed = [finish for finish in ends if finish.id not in ended]
+        if missed:
+            # A row that somebody changed while the statement looked at it may have slipped between its parts.
+            ended |= await self._end(worker, missed)
+        return [End(applied=finish.id in ended, awaited=ended.get(finish.id, False)) for finish in ends]
+
+    async def _end(self, worker: UUID, ends: Sequence[Finish]) -> dict[UUID, bool]:
+        statement, arrays = execute.FINISH, end_arrays(ends)
         if any(f.events or not f.state.is_terminal for f in ends):
             said = [event for f in ends for event in f.events]
             answers = [run for f in ends for run in f.answers]
-            done = await self._ids(
-                sql.FINISH_AND_SAY, batch[0][0], *arrays, *self._event_arrays(said), *_run_arrays(answers)
-            )
-        else:
-            done = await self._ids(sql.FINISH, batch[0][0], *arrays)
-        return [finish.id in done for finish in ends]
+            statement = execute.FINISH_AND_SAY
+            arrays += [
+                *retry_arrays(ends), *event_arrays(said, published=self.carries_events), *run_arrays(answers)
+            ]  # fmt: skip
+        return {row["id"]: row["awaited"] for row in await self.pool.fetch(statement, worker, *arrays)}
 
     async def say(
         self, events: Sequence[NewEvent], answers: Sequence[NewRun], *, connection: Connection | None = None
     ) -> set[UUID]:
         """Record events, and the runs that answer them; returns the ids that were new."""
-        arguments = [*self._event_arrays(events), *_run_arrays(answers)]
-        return await self._ids(sql.SAY, *arguments, connection=connection)
+        arguments = [*event_arrays(events, published=self.carries_events), *run_arrays(answers)]
+        return await self._ids(accept.SAY, *arguments, connection=connection)
 
     async def _mark_published(self, batch: Sequence[UUID]) -> Sequence[None]:
-        await self.pool.execute(sql.MARK_PUBLISHED, list(batch))
+        await self.pool.execute(accept.MARK_PUBLISHED, list(batch))
         return [None] * len(batch)
 
     async def mark_undispatched(self, runs: Sequence[UUID]) -> None:
         """Say that the transport did not take these runs, so that the sweeper sends them."""
-        await self.pool.execute(sql.MARK_UNDISPATCHED, list(runs))
+        await self.pool.execute(sweep.MARK_UNDISPATCHED, list(runs))
 
-    async def claim(self, domain: str, slots: int, worker: UUID) -> list[Delivery]:
-        """Take and start up to `slots` due runs, where the ledger itself is the transport."""
-        rows = await self.pool.fetch(sql.CLAIM, domain, slots, worker)
+    async def claim(self, domain: str, slots: int, worker: UUID, *, patient: int = 0) -> list[Delivery]:
+        """Take and start up to `slots` due runs, where the ledger itself is the transport.
+
+        `patient` of the slots go to those that wait longest, whatever their priority.
+        """
+        rows = await self.pool.fetch(execute.CLAIM, domain, slots, worker, patient)
         return [_delivery(row, Claimed) for row in rows]
 
-    async def take_due(self, domain: str, room: int) -> list[Delivery]:
+    async def take_due(self, domain: str, priority: int, room: int) -> list[Delivery]:
         """Up to `room` due runs that the transport does not hold, now marked as given to it."""
-        return [_delivery(row) for row in await self.pool.fetch(sql.TAKE_DUE, domain, room)]
+        return [_delivery(row) for row in await self.pool.fetch(sweep.TAKE_DUE, domain, priority, room)]
 
-    async def take_overdue(self, domain: str, room: int, before: object) -> list[Delivery]:
+    async def take_overdue(self, domain: str, priority: int, room: int, before: datetime) -> list[Delivery]:
         """Up to `room` runs given to the transport before that moment and never started, now marked as given again."""
-        return [_delivery(row) for row in await self.pool.fetch(sql.TAKE_OVERDUE, domain, room, before)]
+        return [_delivery(row) for row in await self.pool.fetch(sweep.TAKE_OVERDUE, domain, priority, room, before)]
+
+    async def take_back(self, domain: str) -> int:
+        """Let what another transport was given wait in the ledger again; returns how many runs that were."""
+        return len(await self.pool.fetch(sweep.TAKE_BACK, domain))
 
     async def next_due(self, domain: str) -> float | None:
         """Seconds until the next run that waits in the ledger is due; None when there is none."""
-        seconds: float | None = await self.pool.fetchval(sql.NEXT_DUE, domain)
+        seconds: float | None = await self.pool.fetchval(execute.NEXT_DUE, domain)
         return seconds
 
-    async def expire(self, domain: str) -> int:
-        """Cancel runs that were not started in time; returns how many."""
-        return len(await self.pool.fetch(sql.EXPIRE, domain))
+    async def expire(self, domain: str) -> Ended:
+        """Cancel runs that were not started in time."""
+        return await self._ended(sweep.EXPIRE, domain)
 
-    async def rescue(self, domain: str, silence: timedelta, most: int) -> int:
+    async def rescue(self, domain: str, silence: timedelta, most: int) -> Ended:
         """Give the runs of workers silent for that long back to the queue; fail those that lost `most` workers."""
-        return len(await self.pool.fetch(sql.RESCUE, domain, silence, most))
+        return await self._ended(sweep.RESCUE, domain, silence, most)
 
-    async def hand_back(self, worker: UUID, *, but: Sequence[UUID] = (), age: timedelta = timedelta(0)) -> int:
+    async def hand_back(self, worker: UUID, *, but: Sequence[UUID] = (), age: timedelta = timedelta(0)) -> Ended:
         """Give the runs of a worker, started at least `age` ago, back to the queue, but for those it has in hand."""
-        return len(await self.pool.fetch(sql.HAND_BACK, worker, age, list(but)))
+        return await self._ended(sweep.HAND_BACK, worker, age, list(but))
 
-    async def forget(self, domain: str, age: timedelta) -> int:
-        """Delete up to 1,000 runs of a domain that ended, and 1,000 events that were recorded, before this age."""
-        runs = await self.pool.fetch(sql.FORGET_RUNS, domain, age)
-        events = await self.pool.fetch(sql.FORGET_EVENTS, age)
-        return len(runs) + len(events)
+    async def _ended(self, statement: str, *arguments: object) -> Ended:
+        rows = await self.pool.fetch(statement, *arguments)
+        return Ended(len(rows), [row["id"] for row in rows if row["awaited"]])
+
+    async def make_days(self) -> int:
+        """See that the days to come have their partitions; returns how many were made."""
+        async with self.pool.acquire(timeout=5) as connection:
+            return await days.make(connection)
+
+    async def forget(self, age: timedelta) -> int:
+        """Drop the days that ended this long ago, and up to 5,000 events and causes that are as old.
+
+        Returns how many days and rows those were.
+        """
+        async with self.pool.acquire(timeout=5) as connection:
+            dropped = await days.drop(connection, age)
+        events = await self.pool.fetch(sweep.FORGET_EVENTS, age)
+        causes = await self.pool.fetch(sweep.FORGET_CAUSES, age)
+        return len(dropped) + len(events) + len(causes)
 
     async def unheard(self, domain: str, age: timedelta) -> list[asyncpg.Record]:
         """Events at least that old without the run of a task of this domain that hears them."""
-        return await self.pool.fetch(sql.UNHEARD, domain, age)
+        return await self.pool.fetch(sweep.UNHEARD, domain, age)
 
     async def unpublished(self, age: timedelta, room: int) -> list[NewEvent]:
         """Events at least that old that the transport did not take."""
-        rows = await self.pool.fetch(sql.UNPUBLISHED, age, room)
+        rows = await self.pool.fetch(sweep.UNPUBLISHED, age, room)
         return [NewEvent(**{**row, "data": orjson.dumps(row["data"]).decode()}) for row in map(dict, rows)]
 
     async def enrol(self, worker: UUID, domain: str, host: str, pid: int, version: str, concurrency: int) -> None:
         """Enter a worker; its heartbeat keeps its runs from being rescued."""
-        await self.pool.execute(sql.ENROL, worker, domain, host, pid, version, concurrency)
+        await self.pool.execute(sweep.ENROL, worker, domain, host, pid, version, concurrency)
 
     async def heartbeat(self, worker: UUID, running: int) -> bool:
         """Say that a worker lives; False when it was retired."""
-        return await self.pool.fetchval(sql.HEARTBEAT, worker, running) is not None
+        return await self.pool.fetchval(sweep.HEARTBEAT, worker, running) is not None
 
     async def retire(self, worker: UUID) -> None:
         """Enter that a worker stopped by itself."""
-        await self.pool.execute(sql.RETIRE, worker)
+        await self.pool.execute(sweep.RETIRE, worker)
 
     async def bury_message(self, letter: UUID, domain: str, queue: str, reason: str, body: bytes, headers: str) -> None:
         """Keep a message that nobody could read."""
-        await self.pool.execute(sql.BURY_MESSAGE, letter, domain, queue, reason, body, headers)
-
-    def _event_arrays(self, events: Sequence[NewEvent]) -> list[list[Any]]:
-        return [
-            [e.id for e in events],
-            [e.event_id for e in events],
-            [e.source for e in events],
-            [e.type for e in events],
-            [e.subject for e in events],
-            [e.time for e in events],
-            [e.data for e in events],
-            [e.run_id for e in events],
-            [e.actor for e in events],
-            [e.traceparent for e in events],
-            [self.carries_events or e.published for e in events],
-        ]
+        await self.pool.execute(sweep.BURY_MESSAGE, letter, domain, queue, reason, body, headers)
 
     async def _ids(self, statement: str, *arguments: object, connection: Connection | None = None) -> set[UUID]:
         rows = await (connection or self.pool).fetch(statement, *arguments)
         return {row["id"] for row in rows}
 
 
-def _run_arrays(runs: Sequence[NewRun], dispatched: Sequence[bool] | None = None) -> list[list[Any]]:
-    return [
-        [r.id for r in runs],
-        [r.domain for r in runs],
-        [r.task for r in runs],
-        [State.QUEUED.value for _ in runs],
-        [r.args for r in runs],
-        [orjson.dumps(r.labels).decode() if r.labels else "{}" for r in runs],
-        [r.priority for r in runs],
-        [r.run_at for r in runs],
-        [r.expires_at for r in runs],
-        list(dispatched) if dispatched is not None else [False] * len(runs),
-        [r.idempotency_key for r in runs],
-        [r.parent_id for r in runs],
-        [r.event_id for r in runs],
-        [None if r.cause is None else orjson.dumps(r.cause).decode() for r in runs],
-        [r.actor for r in runs],
-        [r.traceparent for r in runs],
-    ]
+async def _same_work(met: Sequence[NewRun], connection: Connection | asyncpg.Pool[asyncpg.Record]) -> dict[UUID, bool]:
+    rows = await connection.fetch(accept.SAME_WORK, [r.id for r in met], [r.task for r in met], [r.args for r in met])
+    return {row["id"]: row["same"] for row in rows}
 
 
 def _delivery(row: asyncpg.Record, kind: type[Delivery] = Delivery) -> Delivery:
@@ -282,6 +308,8 @@ def _delivery(row: asyncpg.Record, kind: type[Delivery] = Delivery) -> Delivery:
         labels=row["labels"],
         cause=None if row["cause"] is None else _cause(row["cause"]),
         traceparent=row["traceparent"],
+        priority=row["priority"],
+        deadline_at=row["deadline_at"],
         given_at=time.time(),
     )
 

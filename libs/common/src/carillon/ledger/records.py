@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field
 
+from carillon.errors import InvalidArgumentsError
 from carillon.run import Cause
 
 
@@ -45,6 +46,53 @@ class Priority(IntEnum):
     URGENT = 3
 
 
+#: No key is longer, and no run needs more others.
+MOST_KEY = 255
+MOST_NEEDS = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unique:
+    """One run at a time, or one in a while, for a key.
+
+    `until` says for how long a run keeps others with its key out: while it waits (`started`), or until it has ended
+    (`ended`). `window` keeps them out for that long after it was accepted, whatever became of it. What is kept out
+    becomes no run of its own: the submit answers with the run that is there. `replace` instead lets the new run take
+    the place of one that still waits; one that executes already stays, and keeps it out.
+    """
+
+    key: str
+    until: Literal["started", "ended"] = "ended"
+    window: timedelta | None = None
+    replace: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a key that could not be kept."""
+        if not 1 <= len(self.key) <= MOST_KEY:
+            message = f"a unique key has 1 to {MOST_KEY} characters, this one has {len(self.key)}"
+            raise InvalidArgumentsError(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class After:
+    """The runs that a run waits for, and when it goes on.
+
+    `when` is `succeeded` (all of them completed), `ended` (all of them ended, however) or `any` (the first that
+    completed). Where that cannot come true any more the run is cancelled, or with `otherwise="run"` goes on when all of
+    them have ended.
+    """
+
+    runs: Sequence[UUID]
+    when: Literal["succeeded", "ended", "any"] = "succeeded"
+    otherwise: Literal["cancel", "run"] = "cancel"
+
+    def __post_init__(self) -> None:
+        """Refuse what nobody could wait for."""
+        if not 1 <= len(self.runs) <= MOST_NEEDS:
+            message = f"a run can wait for 1 to {MOST_NEEDS} others, not for {len(self.runs)}"
+            raise InvalidArgumentsError(message)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
     """A run to be accepted."""
@@ -65,16 +113,25 @@ class NewRun:
     event_id: UUID | None = None
     #: The event answered.
     cause: Cause | None = None
+    #: The run that this one repeats.
+    replay_of: UUID | None = None
+    #: Ended by this moment, whether it waits or executes; passed down to what it submits.
+    deadline_at: datetime | None = None
+    #: Told of the end with a signed webhook.
+    callback_url: str | None = None
+    unique: Unique | None = None
+    after: After | None = None
     actor: str = "unknown"
     traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What became of a submit: the run's id, and whether this call made it."""
+    """What became of a submit: the run's id, whether this call made it, and whether the transport is to be given it."""
 
     id: UUID
     created: bool
+    given: bool = False
 
 
 #: What PostgreSQL's integer can hold, and no less than nothing.
@@ -92,6 +149,8 @@ class Delivery:
     labels: Mapping[str, str] = field(default_factory=dict)
     #: How many earlier attempts the retry policy does not count.
     uncounted: Number = 0
+    priority: Number = Priority.NORMAL
+    deadline_at: datetime | None = None
     cause: Cause | None = None
     traceparent: str | None = None
     #: When it was given to the transport, in seconds of the Unix clock.
@@ -136,6 +195,8 @@ class Finish:
     #: JSON text, or None.
     result: str | None = None
     error: str | None = None
+    #: The last lines that the attempt logged.
+    log: str | None = None
     #: When the next attempt is due, for `retrying` and `queued`.
     run_at: datetime | None = None
     #: 1 when the policy should not count this attempt.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Index,
     Integer,
@@ -33,17 +36,22 @@ NAMING = {
 metadata = MetaData(schema=SCHEMA, naming_convention=NAMING)
 
 STATES = ("pending", "queued", "running", "retrying", "paused", "completed", "failed", "cancelled", "partial")
-WAITING = text("state in ('queued', 'retrying')")
+#: What a partition of `runs` or `attempts` is called.
+PARTITION = re.compile(r"(runs|attempts)_(live|unfiled|d\d{8})")
 
 
 def _when(name: str, *, nullable: bool = True) -> Column[object]:
     return Column(name, DateTime(timezone=True), nullable=nullable, server_default=None if nullable else func.now())
 
 
+#: Runs that have not ended lie in the partition `runs_live`; the end of a run moves its row into the partition of its
+#: day (UTC), which is dropped whole when it is old enough. `carillon.ledger.days` makes and drops those.
 runs = Table(
     "runs",
     metadata,
     Column("id", UUID(as_uuid=True), primary_key=True),
+    # The day on which it ended; `infinity` while it lives.
+    Column("ended_on", Date, primary_key=True, server_default=text("'infinity'::date")),
     Column("domain", Text, nullable=False),
     Column("task", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -57,46 +65,102 @@ runs = Table(
     # How often a worker died while it ran this.
     Column("lost", Integer, nullable=False, server_default="0"),
     _when("run_at", nullable=False),
+    # Not started after this moment, and ended by that one.
     _when("expires_at"),
+    _when("deadline_at"),
     # When it was last given to the transport; null while it waits in the ledger only.
     _when("dispatched_at"),
+    # Under which key its task's limits count it; null for a task without limits.
+    Column("gate", Text),
+    # Whether it still waits until those limits let it in.
+    Column("gated", Boolean, nullable=False, server_default=text("false")),
     Column("idempotency_key", Text),
+    Column("unique_key", Text),
     Column("parent_id", UUID(as_uuid=True)),
     Column("event_id", UUID(as_uuid=True)),
     # Id, type, source and time of the event that this run answers.
     Column("cause", JSONB),
+    # The run that this one repeats, by an operator's wish.
+    Column("replay_of", UUID(as_uuid=True)),
+    # For a pending run: when it goes on, and what happens when it cannot.
+    Column("after", JSONB),
+    # Whether somebody is to be told of its end: runs that need it, or the URL of its callback.
+    Column("awaited", Boolean, nullable=False, server_default=text("false")),
+    Column("callback_url", Text),
     Column("actor", Text, nullable=False, server_default="unknown"),
     Column("traceparent", Text),
     _when("created_at", nullable=False),
+    # Of the current, or the last, attempt.
     _when("started_at"),
     _when("finished_at"),
     Column("worker_id", UUID(as_uuid=True)),
+    # Who wants it cancelled, why and since when, while its worker has not ended it yet.
+    Column("cancel", JSONB),
+    Column("progress", JSONB),
     Column("result", JSONB),
     Column("error", JSONB),
+    # The last lines that the last attempt logged.
+    Column("log", Text),
     CheckConstraint("state in ('" + "', '".join(STATES) + "')", name="state"),
-    Index("ix_runs_waiting", "domain", text("priority desc"), "run_at", "id", postgresql_where=WAITING),
-    Index("ix_runs_expiring", "domain", "expires_at", postgresql_where=text(f"{WAITING} and expires_at is not null")),
-    # On the id, not the worker: the end of an attempt finds its row by id, and must not wade through the dead entries
-    # that thousands of ended attempts of its worker have left.
-    Index("ix_runs_running", "id", postgresql_where=text("state = 'running'")),
+    CheckConstraint("priority between 0 and 3", name="priority"),
     Index("ix_runs_event", "event_id", "task", postgresql_where=text("event_id is not null")),
+    Index("ix_runs_parent", "parent_id", postgresql_where=text("parent_id is not null")),
+    Index("ix_runs_unique", "unique_key", "created_at", postgresql_where=text("unique_key is not null")),
+    Index("ix_runs_replays", "replay_of", postgresql_where=text("replay_of is not null")),
+    Index("ix_runs_awaited", "finished_at", postgresql_where=text("awaited and finished_at is not null")),
     Index("ix_runs_history", text("created_at desc"), text("id desc")),
-    Index("ix_runs_finished", "finished_at", postgresql_where=text("finished_at is not null")),
-    # A queue's rows are updated three times and then rest: leave room on the page, and clean early.
-    postgresql_with={"fillfactor": "70", "autovacuum_vacuum_scale_factor": "0.05"},
+    postgresql_partition_by="RANGE (ended_on)",
 )
 
+#: The ids of runs that derive from their cause, with a digest of what they do. They are remembered apart from the runs,
+#: because an id is unique within one day of ends only.
+causes = Table(
+    "causes",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    # SHA-256 over task, line feed and arguments as PostgreSQL writes them.
+    Column("digest", LargeBinary, nullable=False),
+    _when("accepted_at", nullable=False),
+    Index("ix_causes_accepted", "accepted_at"),
+)
+
+#: Which runs a pending run waits for.
+needs = Table(
+    "needs",
+    metadata,
+    Column("run_id", UUID(as_uuid=True), primary_key=True),
+    Column("on_id", UUID(as_uuid=True), primary_key=True),
+    # How that one ended; null until then.
+    Column("outcome", Text),
+    Index("ix_needs_on", "on_id", postgresql_where=text("outcome is null")),
+)
+
+#: Domains and tasks of which nothing starts until somebody lets them go on.
+holds = Table(
+    "holds",
+    metadata,
+    # A domain's word, or a task's whole name.
+    Column("name", Text, primary_key=True),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text),
+    _when("since", nullable=False),
+)
+
+#: Attempts that did not end their run. The one that did is in the run's own row.
 attempts = Table(
     "attempts",
     metadata,
     Column("run_id", UUID(as_uuid=True), primary_key=True),
     Column("attempt", Integer, primary_key=True),
+    Column("ended_on", Date, primary_key=True, server_default=text("((now() at time zone 'UTC')::date)")),
     Column("worker_id", UUID(as_uuid=True)),
     _when("started_at"),
     _when("finished_at", nullable=False),
-    # completed, failed, retried, snoozed, cancelled, lost
+    # retried, snoozed, handed_back, lost
     Column("outcome", Text, nullable=False),
     Column("error", JSONB),
+    Column("log", Text),
+    postgresql_partition_by="RANGE (ended_on)",
 )
 
 events = Table(
@@ -130,6 +194,8 @@ tasks = Table(
     Column("doc", Text, nullable=False),
     Column("schema", JSONB, nullable=False),
     Column("policy", JSONB, nullable=False),
+    # How many of its runs may execute at once, and how often one may start; null for no limit.
+    Column("limits", JSONB),
     # The type of the event that it answers, if it is an event handler.
     Column("hears", Text),
     Column("says", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
@@ -152,6 +218,8 @@ domains = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("asyncapi", JSONB),
+    # How many of its runs may execute at once, whatever their task; null for no limit.
+    Column("concurrency", Integer),
     _when("registered_at", nullable=False),
 )
 

@@ -8,7 +8,11 @@ from uuid import UUID
 
 from carillon.cloudevents import Envelope
 from carillon.contracts import Event
-from carillon.ledger.records import Delivery
+from carillon.ledger.records import Delivery, Priority
+
+#: Of so many starts of a worker one goes to the run that waits longest, whatever its priority; the others to the most
+#: urgent. So nothing starves: under a steady stream of urgent work the rest keeps a tenth.
+PATIENT_EVERY = 10
 
 #: Says to the transport that a delivery is done with. Never raises: an acknowledgement that is lost means that the
 #: delivery comes again, and the fence drops it.
@@ -59,8 +63,8 @@ class Transport(Protocol):
         """Take events of these types for a domain."""
         ...
 
-    async def waiting(self, domain: str) -> int | None:
-        """How many runs lie in the domain's queue; None when it cannot be said."""
+    async def waiting(self, domain: str, priority: Priority) -> int | None:
+        """How many runs of a priority lie in the domain's queue for it; None when it cannot be said."""
         ...
 
     async def fault(self) -> str | None:

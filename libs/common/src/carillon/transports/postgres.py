@@ -14,9 +14,9 @@ from carillon.cloudevents import Envelope
 from carillon.contracts import Event
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.ledger import Ledger
-from carillon.ledger.records import Delivery
+from carillon.ledger.records import Delivery, Priority
 from carillon.ledger.wakeups import Wakeups
-from carillon.transports.port import Consumer, Execute, Hear
+from carillon.transports.port import PATIENT_EVERY, Consumer, Execute, Hear
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ class PostgresTransport:
         """Nothing to hear: see `publish`."""
         return _Deaf()
 
-    async def waiting(self, domain: str) -> int | None:  # noqa: ARG002
+    async def waiting(self, domain: str, priority: Priority) -> int | None:  # noqa: ARG002
         """The ledger knows."""
         return None
 
@@ -89,6 +89,7 @@ class _Claims:
         self._slots = concurrency
         self._execute = execute
         self._running: set[asyncio.Task[None]] = set()
+        self._started = 0
         self._woken = wakeups.subscribe(domain)
         self._loop = asyncio.create_task(self._claim_forever(), name=f"claims of {domain}")
 
@@ -121,8 +122,10 @@ class _Claims:
         if free <= 0:
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             return 1
+        # A share of the starts goes to whoever waits longest, so that no priority starves.
+        patient = (self._started + free) // PATIENT_EVERY - self._started // PATIENT_EVERY
         # Shielded: a claim that is cancelled half-way would leave runs that say `running` and run nowhere.
-        claim = asyncio.ensure_future(self._ledger.claim(self._domain, free, self._worker))
+        claim = asyncio.ensure_future(self._ledger.claim(self._domain, free, self._worker, patient=patient))
         try:
             deliveries = await asyncio.shield(claim)
         except asyncio.CancelledError:
@@ -133,6 +136,7 @@ class _Claims:
         return len(deliveries)
 
     def _begin(self, deliveries: Sequence[Delivery]) -> None:
+        self._started += len(deliveries)
         for delivery in deliveries:
             task: asyncio.Task[None] = asyncio.ensure_future(self._execute(delivery, _nothing))
             self._running.add(task)

@@ -1,4 +1,4 @@
-"""RabbitMQ as the transport: a quorum queue per domain for runs, a topic exchange for events."""
+"""RabbitMQ as the transport: a quorum queue per domain and priority for runs, a topic exchange for events."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from aio_pika.abc import AbstractRobustChannel, AbstractRobustConnection, Abstra
 from carillon.cloudevents import Envelope
 from carillon.contracts import Event
 from carillon.errors import PlatformUnavailableError
-from carillon.ledger.records import Delivery
+from carillon.ledger.records import Delivery, Priority
 from carillon.transports.port import Bury, Consumer, Execute, Hear
 from carillon.transports.rabbitmq_events import RabbitEvents
-from carillon.transports.rabbitmq_runs import CONNECT_SECONDS, QUEUE, RunConsumer
+from carillon.transports.rabbitmq_runs import CONNECT_SECONDS, QUEUE, RunConsumer, queue_name
 from carillon.transports.wire import encode
 
 log = structlog.get_logger(__name__)
@@ -72,8 +72,9 @@ class RabbitTransport:
             return []
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
-                queue = await self._declare(domain)
-                results = await asyncio.gather(*(self._give(queue, d) for d in deliveries), return_exceptions=True)
+                queues = {p: await self._declare(domain, p) for p in {Priority(d.priority) for d in deliveries}}
+                giving = (self._give(queues[Priority(d.priority)], d) for d in deliveries)
+                results = await asyncio.gather(*giving, return_exceptions=True)
         except Exception as error:  # noqa: BLE001 - whatever it was, the ledger sends again
             results = [error] * len(deliveries)
         failed = [d.id for d, result in zip(deliveries, results, strict=True) if isinstance(result, BaseException)]
@@ -88,10 +89,11 @@ class RabbitTransport:
         return await self._events.publish(envelopes)
 
     async def consume(self, domain: str, worker: UUID, concurrency: int, execute: Execute) -> Consumer:  # noqa: ARG002
-        """Take runs with a prefetch of `concurrency`, which is thereby the number that run at once."""
+        """Take runs of every priority, each with a prefetch of `concurrency`."""
         if self._taking is None:
             self._taking = await asyncio.wait_for(self._connect("takes"), CONNECT_SECONDS)
-        consumer = RunConsumer(self._taking, self._queue(domain), concurrency, execute, self._bury)
+        queues = {priority: queue_name(self._prefix, domain, priority) for priority in Priority}
+        consumer = RunConsumer(self._taking, queues, concurrency, execute, self._bury)
         await consumer.start()
         return consumer
 
@@ -99,11 +101,11 @@ class RabbitTransport:
         """Take events from the domain's own queue, bound to what it hears."""
         return await self._events.hear(domain, contracts, hear)
 
-    async def waiting(self, domain: str) -> int | None:
+    async def waiting(self, domain: str, priority: Priority) -> int | None:
         """The ready messages of the queue, which is declared again if it is gone."""
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
-                queue = await _declare_queue(self._giving_channel, self._queue(domain))
+                queue = await _declare_queue(self._giving_channel, queue_name(self._prefix, domain, priority))
         except Exception as error:  # noqa: BLE001 - an answer is optional
             log.debug("queue not counted", domain=domain, error=repr(error))
             return None
@@ -126,9 +128,6 @@ class RabbitTransport:
             raise ConnectionError("RabbitMQ is not connected")
         return self._channel
 
-    def _queue(self, domain: str) -> str:
-        return f"{self._prefix}.{domain}.tasks"
-
     async def _connect(self, purpose: str) -> AbstractRobustConnection:
         return await aio_pika.connect_robust(
             self._url,
@@ -138,8 +137,8 @@ class RabbitTransport:
             heartbeat=HEARTBEAT_SECONDS,
         )
 
-    async def _declare(self, domain: str) -> str:
-        name = self._queue(domain)
+    async def _declare(self, domain: str, priority: Priority) -> str:
+        name = queue_name(self._prefix, domain, priority)
         if name not in self._declared:
             await _declare_queue(self._giving_channel, name)
             self._declared.add(name)

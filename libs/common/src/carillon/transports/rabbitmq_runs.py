@@ -1,23 +1,30 @@
-"""Taking runs from a domain's queue, from one connection to the next."""
+"""Taking runs from a domain's queues, from one connection to the next."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
 from aio_pika.abc import AbstractRobustConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import AMQPError
 
 from carillon.ledger.group_commit import SERVER_AWAY
+from carillon.ledger.records import Priority
 from carillon.transports.acknowledgements import Acknowledgements
 from carillon.transports.port import Bury, Execute
+from carillon.transports.slots import Slots
 from carillon.transports.wire import decode
 
 log = structlog.get_logger(__name__)
 
 CONNECT_SECONDS = 5
+START_SECONDS = 10
 #: How long to leave the broker, or the ledger, alone after it refused.
 AWAY_SECONDS = 0.5
 #: A message that killed this many consumers is dropped by the broker; its run is rescued, and failed, by the ledger.
@@ -25,8 +32,17 @@ DELIVERY_LIMIT = 20
 QUEUE: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
 
 
+def queue_name(prefix: str, domain: str, priority: Priority) -> str:
+    """The queue of a domain's runs of one priority; that of the normal ones has the shortest name."""
+    name = f"{prefix}.{domain}.tasks"
+    return name if priority is Priority.NORMAL else f"{name}.{priority.name.lower()}"
+
+
 class RunConsumer:
-    """Takes from one queue, at most `concurrency` deliveries at a time, and hands them to the worker.
+    """Takes from the queues of a domain, and hands at most `concurrency` deliveries at a time to the worker.
+
+    Each queue has a prefetch of its own, as large, so that what is urgent is at hand when a slot is free, however much
+    of the rest waits. What is at hand and gets no slot for long is sent again by the sweeper, to whoever is free.
 
     It consumes on aiormq's channel, below aio-pika's messages and consumers, for two reasons: what executes has a task
     of its own, so that a connection that is lost does not cancel it; and a message object for each run would cost a
@@ -34,27 +50,42 @@ class RunConsumer:
     """
 
     def __init__(
-        self, connection: AbstractRobustConnection, queue: str, concurrency: int, execute: Execute, bury: Bury
+        self,
+        connection: AbstractRobustConnection,
+        queues: Mapping[Priority, str],
+        concurrency: int,
+        execute: Execute,
+        bury: Bury,
     ) -> None:
         self._connection = connection
-        self._queue = queue
+        self._queues = queues
         self._concurrency = concurrency
         self._execute = execute
         self._bury = bury
         self._acknowledgements = Acknowledgements()
         # The prefetch bounds what one channel hands over; what a lost one left executing counts as well.
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = Slots(concurrency)
         self._taken: set[asyncio.Task[None]] = set()
         self._channel: AbstractChannel | None = None
-        self._tag: str | None = None
+        self._tags: list[str] = []
         self._lost = asyncio.Event()
         self._stopped = False
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to take."""
-        await self._consume()
-        self._keeper = asyncio.create_task(self._keep_consuming(), name=f"consumer of {self._queue}")
+        """Begin to take; raises what kept it from that for longer than it may."""
+        patient_until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                await self._consume()
+                break
+            except (OSError, TimeoutError, AMQPError) as error:
+                # A broker closes the connection of who consumes a quorum queue while another connection is making it.
+                if time.monotonic() > patient_until:
+                    raise
+                log.info("queues cannot be consumed yet", error=repr(error))
+                await asyncio.sleep(AWAY_SECONDS)
+        self._keeper = asyncio.create_task(self._keep_consuming(), name=f"consumer of {self._queues[Priority.NORMAL]}")
 
     async def stop(self) -> None:
         """Take no more; what is prefetched goes back when the connection closes."""
@@ -64,11 +95,12 @@ class RunConsumer:
         # A broker that is away has cancelled the consumer already.
         with suppress(Exception):
             async with asyncio.timeout(CONNECT_SECONDS):
-                if self._channel is not None and self._tag is not None:
-                    await self._channel.basic_cancel(self._tag)
+                if self._channel is not None:
+                    for tag in self._tags:
+                        await self._channel.basic_cancel(tag)
 
     async def _consume(self) -> None:
-        """Open a channel, see that the queue exists, and take from it."""
+        """Open a channel, see that the queues exist, and take from them."""
         async with asyncio.timeout(CONNECT_SECONDS):
             await self._connection.ready()
             transport = self._connection.transport
@@ -79,8 +111,12 @@ class RunConsumer:
             channel.closing.add_done_callback(self._lose)
             channel.on_consumer_cancel_callbacks.add(self._lose)
             await channel.basic_qos(prefetch_count=self._concurrency)
-            await channel.queue_declare(self._queue, durable=True, arguments=QUEUE)
-            self._tag = (await channel.basic_consume(self._queue, self._take)).consumer_tag
+            self._tags = []
+            for priority, queue in self._queues.items():
+                await channel.queue_declare(queue, durable=True, arguments=QUEUE)
+                consumer = await channel.basic_consume(queue, partial(self._take, priority))
+                if consumer.consumer_tag is not None:
+                    self._tags.append(consumer.consumer_tag)
 
     def _lose(self, _: object) -> None:
         self._lost.set()
@@ -96,42 +132,47 @@ class RunConsumer:
             try:
                 await self._consume()
             except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
-                log.warning("queue cannot be consumed", queue=self._queue, error=repr(error))
+                log.warning("queues cannot be consumed", queues=list(self._queues.values()), error=repr(error))
                 self._lost.set()
                 await asyncio.sleep(AWAY_SECONDS)
             else:
-                log.info("consumes again", queue=self._queue)
+                log.info("consumes again", queues=list(self._queues.values()))
 
-    async def _take(self, message: DeliveredMessage) -> None:
+    async def _take(self, priority: Priority, message: DeliveredMessage) -> None:
         self._acknowledgements.take(message)
-        task = asyncio.get_running_loop().create_task(self._settle(message))
+        task = asyncio.get_running_loop().create_task(self._settle(priority, message))
         self._taken.add(task)
         task.add_done_callback(self._taken.discard)
 
-    async def _settle(self, message: DeliveredMessage) -> None:
-        async with self._slots:
-            if self._stopped:
-                return
+    async def _settle(self, priority: Priority, message: DeliveredMessage) -> None:
+        await self._slots.take(priority)
+        try:
+            if not self._stopped:
+                await self._deliver(priority, message)
+        finally:
+            self._slots.give_back()
 
-            async def acknowledge() -> None:
-                self._acknowledgements.done(message)
+    async def _deliver(self, priority: Priority, message: DeliveredMessage) -> None:
+        async def acknowledge() -> None:
+            self._acknowledgements.done(message)
 
-            try:
-                delivery = decode(message.body)
-            except ValueError as error:
-                await self._bury_unreadable(message, f"not a run that Carillon can read: {error}")
-                await acknowledge()
-                return
+        try:
+            delivery = decode(message.body)
+        except ValueError as error:
+            reason = f"not a run that Carillon can read: {error}"
+            await self._bury_unreadable(self._queues[priority], message, reason)
+            await acknowledge()
+        else:
             await self._execute(delivery, acknowledge)
 
-    async def _bury_unreadable(self, message: DeliveredMessage, reason: str) -> None:
+    async def _bury_unreadable(self, queue: str, message: DeliveredMessage, reason: str) -> None:
         headers = {name: str(value) for name, value in (message.header.properties.headers or {}).items()}
         while True:
             try:
-                await self._bury(self._queue, reason, message.body, headers)
+                await self._bury(queue, reason, message.body, headers)
             except SERVER_AWAY as error:
                 log.warning("unreadable message waits for the ledger", error=repr(error))
                 await asyncio.sleep(AWAY_SECONDS)
             else:
-                log.warning("message buried", queue=self._queue, reason=reason[:500])
+                log.warning("message buried", queue=queue, reason=reason[:500])
                 return

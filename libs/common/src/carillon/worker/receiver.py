@@ -7,7 +7,7 @@ import contextvars
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
@@ -16,7 +16,7 @@ from taskiq import TaskiqMiddleware, TaskiqResult
 from carillon.contracts import Event
 from carillon.errors import UnknownTaskError
 from carillon.ledger.group_commit import SERVER_AWAY
-from carillon.ledger.records import Claimed, Delivery, Finish, State
+from carillon.ledger.records import Claimed, Delivery, Finish, Priority, State
 from carillon.middleware.retry import verdict_of
 from carillon.platform import Platform
 from carillon.run import Run
@@ -37,6 +37,8 @@ from carillon.worker.hooks import Hooks
 from carillon.worker.results import Results
 
 log = structlog.get_logger(__name__)
+
+Answer = TypeVar("Answer")
 
 #: How long to leave the ledger alone after it did not answer; doubled up to the second.
 AWAY_SECONDS = (0.1, 2.0)
@@ -71,14 +73,15 @@ class Receiver:
         self._threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix=f"{domain} task")
         #: What executes now, by run.
         self.running: dict[UUID, asyncio.Task[Any]] = {}
-        #: The latest moment at which a delivery that came here was given to the transport.
-        self.watermark = 0.0
+        #: By priority, the latest moment at which a delivery that came here was given to the transport.
+        self.watermarks = dict.fromkeys(Priority, 0.0)
 
     async def execute(self, delivery: Delivery, acknowledge: Acknowledge) -> None:
         """Take one delivery to its end."""
         if delivery.given_at <= time.time() + DRIFT_SECONDS:
             # A moment yet to come says nothing about order: its sender's clock is wrong.
-            self.watermark = max(self.watermark, delivery.given_at)
+            priority = Priority(min(delivery.priority, Priority.URGENT))
+            self.watermarks[priority] = max(self.watermarks[priority], delivery.given_at)
         task = asyncio.current_task()
         if delivery.id in self.running or task is None:
             # A second delivery of what is executing here; the first will end it.
@@ -199,18 +202,20 @@ class Receiver:
         """Write the end and publish what is said; whether the ledger has what the attempt returned."""
         try:
             finish = await self._finish_of(execution)
-            applied = await _persist(lambda: self._platform.ledger.finish((self.worker, finish)))
+            end = await _persist(lambda: self._platform.ledger.finish((self.worker, finish)))
         except Exception as error:
             # What it said is no event, or the ledger refused it; without an end the run would say `running` for ever.
             log.exception("end refused by the ledger")
             execution.verdict = FAILED
             await self._end_refused(execution, error)
             return False
-        if not applied:
+        if not end.applied:
             execution.verdict = FENCED
         elif finish.events:
             await self._platform.publish(finish.events)
-        return applied
+        if end.awaited:
+            await self._platform.follow_up([finish.id])
+        return end.applied
 
     async def _end_refused(self, execution: Execution, error: Exception) -> None:
         refused = Finish(
@@ -250,7 +255,7 @@ def _say_failure(execution: Execution, arguments: Mapping[str, Any], error: Base
         log.exception("failure not said")
 
 
-async def _persist(write: Callable[[], Awaitable[bool]]) -> bool:
+async def _persist(write: Callable[[], Awaitable[Answer]]) -> Answer:
     """Write until the ledger answers. Meanwhile the delivery stays unacknowledged, and the fence guards the run."""
     pause, longest = AWAY_SECONDS
     while True:

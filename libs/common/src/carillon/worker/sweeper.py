@@ -7,13 +7,15 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import asyncpg
 import structlog
 
 from carillon.cloudevents import Envelope
 from carillon.ledger.group_commit import SERVER_AWAY
-from carillon.ledger.records import Delivery
+from carillon.ledger.ledger import Ended
+from carillon.ledger.records import Delivery, Priority
 from carillon.platform import WINDOW, Platform, answer
 from carillon.telemetry.metrics import Metrics
 from carillon.worker.receiver import Receiver
@@ -22,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 #: Pause between two looks at what is due; shorter when the ledger names an earlier moment.
 TICK_SECONDS = 1.0
+#: Pause when what is due does not fit into the transport's windows.
+FULL_SECONDS = 0.2
 #: Pause between two rounds of the slow duties: expiry, rescue, events.
 ROUND_SECONDS = 3.0
 #: Runs moved by one statement.
@@ -83,30 +87,39 @@ class Sweeper:
             until_due = await self._feed()
         if time.monotonic() >= self._next_round:
             self._next_round = time.monotonic() + ROUND_SECONDS
-            for duty in (self._expire, self._rescue, self._reclaim, self._publish, self._answer, self._forget):
+            duties = (self._expire, self._rescue, self._reclaim, self._follow_up, self._publish, self._answer)
+            for duty in (*duties, self._keep_days):
                 await duty()
         return until_due
 
     async def _feed(self) -> float:
-        waiting = await self._platform.transport.waiting(self._domain)
-        if waiting is None:
+        """Fill the transport's windows, the most urgent first."""
+        waiting = [await self._feed_window(priority) for priority in sorted(Priority, reverse=True)]
+        if None in waiting:
             return TICK_SECONDS
-        self._metrics.waiting.set(waiting)
-        now = datetime.now(UTC)
-        before = datetime.fromtimestamp(self._receiver.watermark, UTC) - OVERTAKEN
-        if waiting == 0:
-            before = max(before, now - OVERDUE)
-        room = max(0, WINDOW - waiting)
-        room = await self._send("overdue", room, lambda n: self._ledger.take_overdue(self._domain, n, before))
-        room = await self._send("due", room, lambda n: self._ledger.take_due(self._domain, n))
+        self._metrics.waiting.set(sum(number for number in waiting if number is not None))
         due = await self._ledger.next_due(self._domain)
-        return TICK_SECONDS if due is None or room <= 0 else max(due, 0.01)
+        return TICK_SECONDS if due is None else max(due, FULL_SECONDS if due <= 0 else 0.01)
 
-    async def _send(self, reason: str, room: int, take: Callable[[int], Awaitable[list[Delivery]]]) -> int:
+    async def _feed_window(self, priority: Priority) -> int | None:
+        """Fill one window; returns how many runs waited in it, None when the transport cannot say."""
+        waiting = await self._platform.transport.waiting(self._domain, priority)
+        if waiting is None:
+            return None
+        before = datetime.fromtimestamp(self._receiver.watermarks[priority], UTC) - OVERTAKEN
+        if waiting == 0:
+            before = max(before, datetime.now(UTC) - OVERDUE)
+        room = max(0, WINDOW - waiting)
+        overdue = partial(self._ledger.take_overdue, self._domain, priority, before=before)
+        room = await self._send("overdue", room, overdue)
+        await self._send("due", room, partial(self._ledger.take_due, self._domain, priority))
+        return waiting
+
+    async def _send(self, reason: str, room: int, take: Callable[..., Awaitable[list[Delivery]]]) -> int:
         """Send what `take` finds; returns the room that is left, 0 when the transport refuses."""
         sent, more = 0, True
         while more and room > sent:
-            deliveries = await take(min(BATCH, room - sent))
+            deliveries = await take(room=min(BATCH, room - sent))
             sent += len(deliveries)
             more = len(deliveries) == BATCH
             self._metrics.swept.labels(reason).inc(len(deliveries))
@@ -116,25 +129,38 @@ class Sweeper:
             log.warning("runs sent again", runs=sent)
         return room - sent
 
-    async def _forget(self) -> None:
+    async def _keep_days(self) -> None:
+        """Make the days to come, and drop those that nobody asks for any more."""
         kept = timedelta(hours=self._platform.settings.task_tracking_retention_hours)
-        self._metrics.swept.labels("forgotten").inc(await self._ledger.forget(self._domain, kept))
+        try:
+            await self._ledger.make_days()
+            self._metrics.swept.labels("forgotten").inc(await self._ledger.forget(kept))
+        except asyncpg.LockNotAvailableError:
+            log.info("days wait for a long reader of the ledger")
+
+    async def _moved(self, reason: str, ended: Ended) -> int:
+        """Count what a duty moved, and follow up what it ended."""
+        self._metrics.swept.labels(reason).inc(ended.moved)
+        await self._ledger.followups.follow(ended.awaited)
+        return ended.moved
 
     async def _expire(self) -> None:
-        self._metrics.swept.labels("expired").inc(await self._ledger.expire(self._domain))
+        await self._moved("expired", await self._ledger.expire(self._domain))
 
     async def _rescue(self) -> None:
-        rescued = await self._ledger.rescue(self._domain, SILENCE, MOST_LOST)
-        if rescued:
-            self._metrics.swept.labels("rescued").inc(rescued)
+        if rescued := await self._moved("rescued", await self._ledger.rescue(self._domain, SILENCE, MOST_LOST)):
             log.warning("runs of lost workers rescued", runs=rescued)
 
     async def _reclaim(self) -> None:
+        if self._platform.transport.is_ledger:
+            await self._ledger.take_back(self._domain)
         in_hand = list(self._receiver.running)
         strays = await self._ledger.hand_back(self._receiver.worker, but=in_hand, age=STRAY)
-        if strays:
-            self._metrics.swept.labels("reclaimed").inc(strays)
-            log.warning("runs reclaimed whose start was not heard of", runs=strays)
+        if await self._moved("reclaimed", strays):
+            log.warning("runs reclaimed whose start was not heard of", runs=strays.moved)
+
+    async def _follow_up(self) -> None:
+        self._metrics.swept.labels("followed").inc(await self._ledger.followups.sweep())
 
     async def _publish(self) -> None:
         late = await self._ledger.unpublished(LATE_EVENT, BATCH)

@@ -48,13 +48,11 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain."""
+        await self._platform.ledger.make_days()
         await self._platform.ledger.enrol(
             self.id, self._domain, socket.gethostname(), os.getpid(), version("carillon-common"), self._concurrency
         )
-        duties = [
-            asyncio.create_task(self._heartbeat(), name="heartbeat"),
-            asyncio.create_task(self._sweeper.run(), name="sweeper"),
-        ]
+        duties = [asyncio.create_task(self._heartbeat(), name="heartbeat")]
         consumers: list[Consumer] = []
         try:
             transport = self._platform.transport
@@ -62,6 +60,8 @@ class Worker:
                 hear = self._hear
                 consumers.append(await transport.hear(self._domain, self._hears, hear))
             consumers.append(await transport.consume(self._domain, self.id, self._concurrency, self._receiver.execute))
+            # Not before: it asks for the same queues that the consumer makes.
+            duties.append(asyncio.create_task(self._sweeper.run(), name="sweeper"))
             log.info("worker started", transport=transport.name, concurrency=self._concurrency)
             await stop.wait()
         finally:
@@ -106,6 +106,7 @@ class Worker:
         try:
             handed_back = await self._platform.ledger.hand_back(self.id)
             await self._platform.ledger.retire(self.id)
-            log.info("worker stopped", handed_back=handed_back)
+            await self._platform.follow_up(handed_back.awaited)
+            log.info("worker stopped", handed_back=handed_back.moved)
         except SERVER_AWAY as error:
             log.warning("worker stopped without the ledger; its runs are rescued by others", error=repr(error))

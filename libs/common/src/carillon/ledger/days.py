@@ -1,0 +1,111 @@
+"""The days of ended runs and attempts: a partition for each, made ahead and dropped whole.
+
+Days are those of UTC. Until a day has a partition, its rows lie in the one called `unfiled`, and are moved when the day
+is made; so a clock that jumps, or a platform that slept for a month, ends its runs all the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+TABLES = ("runs", "attempts")
+#: Days that are made ahead of their time.
+AHEAD = 3
+#: Making and dropping a day locks the whole table for an instant; whoever reads for longer makes it wait, and everybody
+#: behind it, no longer than this. The next round tries again.
+PATIENCE = "200ms"
+#: Any constants will do.
+LOCK = 0x0CA_A111_1
+
+#: What a day of ended runs is searched by, beside what all runs have.
+_INDEXES = (
+    "create index on carillon.{day} (task, created_at desc, id desc)",
+    "create index on carillon.{day} (domain, created_at desc, id desc)",
+    "create index on carillon.{day} (state, created_at desc, id desc) where state <> 'completed'",
+    "create index on carillon.{day} ((error->>'fingerprint'), created_at desc) where state = 'failed'",
+    "create index on carillon.{day} (worker_id, created_at desc) where state <> 'completed'",
+    "create index on carillon.{day} using gin (labels jsonb_path_ops) where labels <> '{{}}'::jsonb",
+    "create index on carillon.{day} using gin (args jsonb_path_ops)",
+    # Rows lie in the order in which they ended.
+    "create index on carillon.{day} using brin (finished_at)",
+)
+_SETTINGS = {"runs": "with (fillfactor = 95)", "attempts": ""}
+
+
+async def make(connection: Connection) -> int:
+    """Make the days from today on that are missing; returns how many were made. Another process may be at it."""
+    if not await connection.fetchval("select pg_try_advisory_lock($1)", LOCK):
+        return 0
+    try:
+        today: date = await connection.fetchval("select (now() at time zone 'UTC')::date")
+        wanted = {_name(table, today + timedelta(days=n)) for table in TABLES for n in range(AHEAD)}
+        missing = sorted(wanted - set(await _days(connection)))
+        for name in missing:
+            await _make(connection, name)
+        return len(missing)
+    finally:
+        await connection.execute("select pg_advisory_unlock($1)", LOCK)
+
+
+async def drop(connection: Connection, age: timedelta) -> list[str]:
+    """Drop the days that ended this long ago, and what is as old and lies in no day; returns the names of the days."""
+    if not await connection.fetchval("select pg_try_advisory_lock($1)", LOCK):
+        return []
+    try:
+        last: date = await connection.fetchval("select ((now() - $1::interval) at time zone 'UTC')::date", age)
+        old = [name for name in await _days(connection) if _day(name) < last]
+        for name in old:
+            async with connection.transaction():
+                await connection.execute(f"set local lock_timeout = '{PATIENCE}'")
+                await connection.execute(f"drop table carillon.{name}")
+        for table in TABLES:
+            await connection.execute(f"delete from carillon.{table}_unfiled where ended_on < $1", last)
+        return old
+    finally:
+        await connection.execute("select pg_advisory_unlock($1)", LOCK)
+
+
+async def _make(connection: Connection, name: str) -> None:
+    table, day = name.partition("_")[0], _day(name)
+    async with connection.transaction():
+        await connection.execute(f"set local lock_timeout = '{PATIENCE}'")
+        await connection.execute(
+            f"create table carillon.{name} (like carillon.{table} including defaults including constraints) "
+            f"{_SETTINGS[table]}"
+        )
+        await connection.execute(
+            f"with moved as (delete from carillon.{table}_unfiled where ended_on = $1 returning *) "
+            f"insert into carillon.{name} select * from moved",
+            day,
+        )
+        for statement in _INDEXES if table == "runs" else ():
+            await connection.execute(statement.format(day=name))
+        await connection.execute(
+            f"alter table carillon.{table} attach partition carillon.{name} "
+            f"for values from ('{day}') to ('{day + timedelta(days=1)}')"
+        )
+
+
+async def _days(connection: Connection) -> Sequence[str]:
+    rows = await connection.fetch("""
+        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where i.inhparent in ('carillon.runs'::regclass, 'carillon.attempts'::regclass)
+    """)
+    return [row["relname"] for row in rows if re.fullmatch(r"[a-z]+_d\d{8}", row["relname"])]
+
+
+def _name(table: str, day: date) -> str:
+    return f"{table}_d{day:%Y%m%d}"
+
+
+def _day(name: str) -> date:
+    digits = name[-8:]
+    return date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))

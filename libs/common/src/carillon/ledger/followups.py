@@ -1,0 +1,130 @@
+"""What follows the end of a run that somebody awaits: the runs that need it, and the event that calls back.
+
+Whoever ends such a run follows it up at once; what a crash leaves undone, the sweeper finds by the mark `awaited`,
+which is taken away in the transaction of what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import asyncpg
+
+from carillon.ledger.statements.rows import bury, taken_out
+
+if TYPE_CHECKING:
+    from carillon.ledger.ledger import Connection, Ledger
+
+#: Writes, in the transaction, what calls back for these ended runs; returns what is to be done after the commit.
+CallBack = Callable[[Sequence[asyncpg.Record], "Connection"], Awaitable[Callable[[], Awaitable[None]]]]
+
+TAKE = """
+update carillon.runs set awaited = false where id = any($1::uuid[]) and ended_on < 'infinity' and awaited
+returning id, domain, task, state, attempt, callback_url, finished_at, error->>'message' as error
+"""
+FORGOTTEN = """
+select id from carillon.runs where awaited and finished_at < now() - interval '3 seconds'
+order by finished_at limit 500
+"""
+TELL_NEEDS = """
+update carillon.needs n set outcome = e.state from unnest($1::uuid[], $2::text[]) as e(id, state)
+where n.on_id = e.id and n.outcome is null returning n.run_id
+"""
+
+#: Taken in a statement of its own and in order: of two ends that free one run together, the second sees the first.
+LOCK = "select id from carillon.runs_live where id = any($1::uuid[]) and state = 'pending' order by id for update"
+PENDING = """
+select r.id, r.after, count(*) as needs, count(n.outcome) as ended,
+       count(*) filter (where n.outcome in ('completed', 'partial')) as good,
+       min(n.on_id::text) filter (where n.outcome not in ('completed', 'partial')) as first_bad
+from carillon.runs_live r join carillon.needs n on n.run_id = r.id
+where r.id = any($1::uuid[]) and r.state = 'pending' group by r.id, r.after
+"""
+LET_GO = """
+with free as (
+    update carillon.runs_live set state = 'queued', run_at = greatest(run_at, now())
+    where id = any($1::uuid[]) and state = 'pending' returning domain
+)
+select pg_notify('carillon_runs', domain) from free group by domain
+"""
+LET_DOWN = f"""
+with down as (select * from unnest($1::uuid[], $2::text[]) as d(id, bad)),
+gone as (
+    delete from carillon.runs_live r using down d where r.id = any($1::uuid[]) and r.id = d.id and r.state = 'pending'
+    returning {taken_out()}, d.bad
+), kept as ({
+    bury(
+        "gone",
+        state="'cancelled'",
+        error="jsonb_build_object('type', 'NeedFailed', 'message', 'it needed the run ' || g.bad || ', which failed')",
+    )
+})
+select id, awaited from gone
+"""
+
+
+class Followups:
+    """Does what follows the end of runs."""
+
+    def __init__(self, ledger: Ledger, call_back: CallBack) -> None:
+        self._ledger = ledger
+        self._call_back = call_back
+
+    async def follow(self, ended: Sequence[UUID]) -> None:
+        """Follow up ended runs, and those that end because of it."""
+        while ended:
+            async with self._ledger.transaction() as connection:
+                taken = await connection.fetch(TAKE, list(ended))
+                freed = await connection.fetch(TELL_NEEDS, [r["id"] for r in taken], [r["state"] for r in taken])
+                next_ = await resolve(connection, [row["run_id"] for row in freed])
+                called = [row for row in taken if row["callback_url"] is not None]
+                afterwards = await self._call_back(called, connection) if called else None
+            if afterwards is not None:
+                await afterwards()
+            ended = next_
+
+    async def sweep(self) -> int:
+        """Follow up what whoever ended it did not; returns how many runs those were."""
+        left = [row["id"] for row in await self._ledger.pool.fetch(FORGOTTEN)]
+        await self.follow(left)
+        return len(left)
+
+
+async def resolve(connection: Connection, pending: Sequence[UUID]) -> list[UUID]:
+    """Let pending runs go whose needs are met, cancel those whose needs cannot be; returns awaited ones of these."""
+    if not pending:
+        return []
+    await connection.execute(LOCK, list(pending))
+    go: list[UUID] = []
+    down: list[tuple[UUID, str]] = []
+    for row in await connection.fetch(PENDING, list(pending)):
+        verdict = _verdict(row)
+        if verdict:
+            go.append(row["id"])
+        elif verdict is False:
+            down.append((row["id"], row["first_bad"]))
+    if go:
+        await connection.execute(LET_GO, go)
+    if not down:
+        return []
+    gone = await connection.fetch(LET_DOWN, [run for run, _ in down], [bad for _, bad in down])
+    return [row["id"] for row in gone if row["awaited"]]
+
+
+def _verdict(row: asyncpg.Record) -> bool | None:
+    """Whether a pending run may go: yes, never, or not yet (None)."""
+    when, otherwise = row["after"]["when"], row["after"]["otherwise"]
+    bad = row["ended"] - row["good"]
+    all_ended = row["ended"] == row["needs"]
+    if when == "ended":
+        return True if all_ended else None
+    met = row["good"] > 0 if when == "any" else row["good"] == row["needs"]
+    if met:
+        return True
+    hopeless = all_ended if when == "any" else bad > 0
+    if hopeless and otherwise == "run":
+        # The others are waited for all the same: what runs after failures may want to see them all.
+        return True if all_ended else None
+    return False if hopeless else None

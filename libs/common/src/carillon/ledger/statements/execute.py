@@ -1,0 +1,113 @@
+"""Starting and ending attempts."""
+
+from __future__ import annotations
+
+from carillon.ledger.statements.accept import EVENT_ARRAYS, EVENT_COLUMNS, accepting, recording
+from carillon.ledger.statements.rows import DELIVERY, NOT_HELD, bury, taken_out, wake
+
+#: Fenced: only the attempt that the ledger expects, only for one worker, and nothing that is paused. A worker may ask
+#: again, because it cannot know whether a start was committed whose answer was lost with the connection.
+START = f"""
+update carillon.runs_live r set state = 'running', started_at = now(), worker_id = $3
+from unnest($1::uuid[], $2::int[]) as d(id, attempt)
+where r.id = any($1::uuid[]) and r.id = d.id and r.attempt = d.attempt
+  and (r.state in ('queued', 'retrying') and (r.expires_at is null or r.expires_at > now()) and {NOT_HELD}
+       or r.state = 'running' and r.worker_id = $3)
+returning r.id
+"""
+
+#: A run of `$1` that waits in the ledger, is due, and may start.
+_READY = f"""
+    r.domain = $1 and r.state in ('queued', 'retrying') and not r.gated and r.dispatched_at is null
+    and r.run_at <= now() and (r.expires_at is null or r.expires_at > now()) and {NOT_HELD}
+"""
+
+#: The ledger as the transport: take and start in one step. `$4` of the `$2` slots go to those that wait longest,
+#: whatever their priority; the rest to the most urgent. Each priority is looked up by itself, so that runs that are not
+#: due yet, however many, are not waded through.
+CLAIM = f"""
+with oldest as (
+    select id from carillon.runs_live where state in ('queued', 'retrying') and id in (
+        select w.id from unnest(array[3, 2, 1, 0]::smallint[]) as p(priority) cross join lateral (
+            select r.id, r.run_at from carillon.runs_live r where {_READY} and r.priority = p.priority
+            order by r.run_at, r.id limit $4
+        ) w order by w.run_at limit $4
+    ) for update skip locked
+), urgent as (
+    select w.id from unnest(array[3, 2, 1, 0]::smallint[]) as p(priority) cross join lateral (
+        select r.id from carillon.runs_live r where {_READY} and r.priority = p.priority
+        order by r.run_at, r.id limit $2 for update skip locked
+    ) w limit $2
+), ready as (
+    select id from (select id, 0 as turn from oldest union all select id, 1 from urgent) b
+    group by id order by min(turn) limit $2
+)
+update carillon.runs_live r set state = 'running', started_at = now(), worker_id = $3
+from ready where r.id = ready.id and r.state in ('queued', 'retrying')
+returning {DELIVERY}
+"""
+
+#: Seconds until the next run that waits in the ledger is due; null when there is none.
+NEXT_DUE = """
+select extract(epoch from min(w.run_at) - now())::float8
+from unnest(array[3, 2, 1, 0]::smallint[]) as p(priority) cross join lateral (
+    select run_at from carillon.runs_live r
+    where domain = $1 and state in ('queued', 'retrying') and not gated and dispatched_at is null
+      and r.priority = p.priority
+    order by run_at limit 1
+) w
+"""
+
+_DONE = """
+done as (
+    select * from unnest($2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[])
+        as d(id, attempt, state, result, error, log)
+)"""
+#: What may end here: the attempt that the ledger expects, from the worker that runs it.
+_CURRENT = """
+    r.id = any($2::uuid[]) and r.id = d.id and r.attempt = d.attempt and r.state = 'running' and r.worker_id = $1
+"""
+_END = bury("gone", state="g.end_state", result="g.end_result::jsonb", error="g.end_error::jsonb", log="g.end_log")
+
+#: How runs end that say nothing: the hot one. The attempt that ends a run has no other row than the run's own.
+FINISH = f"""
+with {_DONE}, gone as (
+    delete from carillon.runs_live r using done d where {_CURRENT}
+    returning {taken_out()}, d.state as end_state, d.result as end_result, d.error as end_error, d.log as end_log
+), kept as ({_END})
+select id, awaited from gone
+"""
+
+#: How attempts end when some of them are retried or say events: state, result, attempt and events in one statement. A
+#: retry of what somebody wants cancelled ends it.
+FINISH_AND_SAY = f"""
+with done as (
+    select * from unnest($2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[],
+                         $8::text[], $9::timestamptz[], $10::int[])
+        as d(id, attempt, state, result, error, log, outcome, run_at, uncounted)
+), gone as (
+    delete from carillon.runs_live r using done d
+    where {_CURRENT} and (d.state not in ('queued', 'retrying') or r.cancel is not null)
+    returning {taken_out()}, d.result as end_result, d.log as end_log,
+        case when d.state in ('queued', 'retrying') then 'cancelled' else d.state end as end_state,
+        case when d.state in ('queued', 'retrying') then r.cancel else d.error::jsonb end as end_error
+), kept as ({_END.replace("g.end_error::jsonb", "g.end_error")}),
+again as (
+    update carillon.runs_live r set state = d.state, error = d.error::jsonb, attempt = r.attempt + 1,
+        uncounted = r.uncounted + d.uncounted, run_at = coalesce(d.run_at, now()), dispatched_at = null,
+        gated = r.gate is not null, log = null, worker_id = null
+    from done d where {_CURRENT} and d.state in ('queued', 'retrying') and r.cancel is null
+    returning r.id, r.domain, r.run_at, r.dispatched_at, r.started_at, d.attempt, d.outcome, d.error, d.log
+), tried as (
+    insert into carillon.attempts (run_id, attempt, worker_id, started_at, outcome, error, log)
+    select id, attempt, $1, started_at, outcome, error::jsonb, log from again
+), said as (
+    insert into carillon.events ({EVENT_COLUMNS})
+    select e.* from ({recording(11)}) as e({EVENT_COLUMNS}) where e.run_id in (select id from gone)
+    on conflict (id) do nothing
+    returning id
+), {accepting(11 + EVENT_ARRAYS, only="n.event_id in (select id from said)")},
+woken as ({wake("accepted")} union all {wake("again")})
+select id, awaited from (select id, awaited from gone union all select id, false from again) ended
+cross join (select count(*) from woken) as w
+"""
