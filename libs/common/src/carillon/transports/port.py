@@ -67,6 +67,9 @@ class Transport(Protocol):
         """How many runs of a priority lie in the domain's queue for it; None when it cannot be said."""
         ...
 
+    def doubt(self, domain: str) -> None:
+        """Hear that runs of a domain had to be sent again: perhaps its consumer here is not served any more."""
+
     async def fault(self) -> str | None:
         """What keeps it from carrying, as a sentence; None when nothing does."""
         ...

@@ -67,6 +67,9 @@ class PostgresTransport:
         """The ledger knows."""
         return None
 
+    def doubt(self, domain: str) -> None:
+        """Nothing to doubt: a claim brings what there is."""
+
     async def fault(self) -> str | None:
         """None: the ledger reports for itself."""
         return None

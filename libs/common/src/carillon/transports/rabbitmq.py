@@ -43,6 +43,7 @@ class RabbitTransport:
         self._taking: AbstractRobustConnection | None = None
         self._channel: AbstractRobustChannel | None = None
         self._declared: set[str] = set()
+        self._consumers: dict[str, RunConsumer] = {}
         self._events = RabbitEvents(url, prefix=prefix, bury=bury)
         self._open = AsyncExitStack()
 
@@ -95,7 +96,13 @@ class RabbitTransport:
         queues = {priority: queue_name(self._prefix, domain, priority) for priority in Priority}
         consumer = RunConsumer(self._taking, queues, concurrency, execute, self._bury)
         await consumer.start()
+        self._consumers[domain] = consumer
         return consumer
+
+    def doubt(self, domain: str) -> None:
+        """Let this process's consumer of a domain begin again if nothing arrives."""
+        if domain in self._consumers:
+            self._consumers[domain].doubt()
 
     async def hear(self, domain: str, contracts: Sequence[type[Event]], hear: Hear) -> Consumer:
         """Take events from the domain's own queue, bound to what it hears."""

@@ -27,6 +27,8 @@ CONNECT_SECONDS = 5
 START_SECONDS = 10
 #: How long to leave the broker, or the ledger, alone after it refused.
 AWAY_SECONDS = 0.5
+#: How often it is asked whether the queues are still served.
+PROOF_SECONDS = 5.0
 #: A message that killed this many consumers is dropped by the broker; its run is rescued, and failed, by the ledger.
 DELIVERY_LIMIT = 20
 QUEUE: dict[str, Any] = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
@@ -69,6 +71,7 @@ class RunConsumer:
         self._channel: AbstractChannel | None = None
         self._tags: list[str] = []
         self._lost = asyncio.Event()
+        self._arrived_at = time.monotonic()
         self._stopped = False
         self._keeper: asyncio.Task[None] | None = None
 
@@ -118,13 +121,32 @@ class RunConsumer:
                 if consumer.consumer_tag is not None:
                     self._tags.append(consumer.consumer_tag)
 
+    def doubt(self) -> None:
+        """Begin again if nothing has arrived for a while: what lies in the queues, or was sent anew, is not brought.
+
+        RabbitMQ 3.10 keeps what it knows of a consumer whose queue was deleted right after it began, and takes the
+        messages of the queue's successor for ones that it has delivered.
+        """
+        if self._is_idle():
+            log.warning("nothing arrives, consumes anew", queues=list(self._queues.values()))
+            self._arrived_at = time.monotonic()
+            self._lost.set()
+
+    def _is_idle(self) -> bool:
+        return self._slots.free > 0 and time.monotonic() - self._arrived_at > PROOF_SECONDS
+
     def _lose(self, _: object) -> None:
         self._lost.set()
 
     async def _keep_consuming(self) -> None:
         """Begin again whenever the channel, or the queue, is gone."""
         while True:
-            await self._lost.wait()
+            try:
+                await asyncio.wait_for(self._lost.wait(), PROOF_SECONDS)
+            except TimeoutError:
+                if await self._is_served():
+                    continue
+                log.warning("queues were not served", queues=list(self._queues.values()))
             if self._channel is not None:
                 # Of a queue that was deleted, the channel is still there.
                 with suppress(Exception):
@@ -138,7 +160,23 @@ class RunConsumer:
             else:
                 log.info("consumes again", queues=list(self._queues.values()))
 
+    async def _is_served(self) -> bool:
+        """Whether the broker knows its consumers: it does not tell each one that its queue was deleted."""
+        if self._channel is None:
+            return False
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                for queue in self._queues.values():
+                    found = await self._channel.queue_declare(queue, durable=True, arguments=QUEUE)
+                    if not found.consumer_count or (found.message_count and self._is_idle()):
+                        return False
+        except Exception as error:  # noqa: BLE001 - whatever it was, the channel is not to be relied on
+            log.debug("queues not proved", error=repr(error))
+            return False
+        return True
+
     async def _take(self, priority: Priority, message: DeliveredMessage) -> None:
+        self._arrived_at = time.monotonic()
         self._acknowledgements.take(message)
         task = asyncio.get_running_loop().create_task(self._settle(priority, message))
         self._taken.add(task)

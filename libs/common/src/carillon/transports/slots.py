@@ -14,7 +14,7 @@ class Slots:
     """A number of slots, given to the most urgent of those that wait; one in ten to whoever waits longest."""
 
     def __init__(self, number: int) -> None:
-        self._free = number
+        self.free = number
         self._started = 0
         self._arrivals = count()
         self._waiting: dict[int, deque[tuple[int, asyncio.Future[None]]]] = {
@@ -23,8 +23,8 @@ class Slots:
 
     async def take(self, priority: int) -> None:
         """Return when a slot is the caller's, which then has to give it back."""
-        if self._free > 0:
-            self._free -= 1
+        if self.free > 0:
+            self.free -= 1
             self._started += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -41,7 +41,7 @@ class Slots:
         """Let the next in turn have the slot."""
         turn = self._next()
         if turn is None:
-            self._free += 1
+            self.free += 1
             return
         self._started += 1
         turn.set_result(None)

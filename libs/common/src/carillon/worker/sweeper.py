@@ -127,6 +127,7 @@ class Sweeper:
                 return 0
         if sent and reason == "overdue":
             log.warning("runs sent again", runs=sent)
+            self._platform.transport.doubt(self._domain)
         return room - sent
 
     async def _keep_days(self) -> None:
