@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from carillon.cloudevents import Envelope, from_ledger
 from carillon.contracts import Event
 from carillon.ids import derived_id, new_id
+from carillon.ledger.audit import Audit
 from carillon.ledger.catalogue import Catalogue
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.history import History
@@ -65,6 +66,7 @@ class Platform:
             },
         )
         self.history = History(self.engine)
+        self.audit = Audit(self.engine)
         self.schedules = Schedules(self.engine)
         self.catalogue = Catalogue(self.engine)
         self._open = AsyncExitStack()
