@@ -63,7 +63,8 @@ class Schedules:
         async with self._engine.begin() as connection:
             entries = [
                 actor.did("schedule.created", schedule.name, **schedule.columns())
-                for schedule in defaults
+                # By name, so that two who ship at once wait for each other at most in one direction.
+                for schedule in sorted(defaults, key=lambda schedule: schedule.name)
                 if await _entered(connection, owner, schedule)
             ]
             await record(connection, *entries)
