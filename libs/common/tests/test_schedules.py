@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -58,6 +59,72 @@ async def test_what_a_service_ships_is_told_once_however_often_it_starts(platfor
         "event_type": "backup.requested.v1",
         "event_data": {"source": "platform"},
     }
+
+
+async def test_a_schedule_that_is_shipped_otherwise_is_changed_and_a_restart_changes_nothing(platform, told) -> None:
+    await platform.schedules.ship("backup", [NIGHTLY])
+    await platform.schedules.pause("nightly", ADA)
+    later = replace(NIGHTLY, cron="0 3 * * *")
+
+    for _ in range(2):
+        await platform.schedules.ship("backup", [later])
+
+    row = await platform.schedules.get("nightly")
+    *_, changed = entries = await told()
+    assert [entry["action"] for entry in entries] == ["schedule.created", "schedule.paused", "schedule.changed"]
+    assert changed["details"] == {"before": NIGHTLY.columns(), "after": later.columns()}
+    assert (row["cron"], row["paused_by"], row["revision"]) == ("0 3 * * *", "ada", 3)
+
+
+async def test_what_people_made_of_a_schedule_outlasts_a_restart(platform: Platform, told) -> None:
+    await platform.schedules.ship("backup", [NIGHTLY])
+    async with platform.ledger.transaction() as connection:
+        await connection.execute("update carillon.schedules set cron = '0 4 * * *', revision = revision + 1")
+
+    await platform.schedules.ship("backup", [NIGHTLY])
+
+    assert (await platform.schedules.get("nightly"))["cron"] == "0 4 * * *"
+    assert len(await told()) == 1
+
+
+async def test_a_schedule_that_is_no_longer_shipped_is_removed_and_no_other(platform: Platform, told) -> None:
+    await platform.schedules.ship("backup", [NIGHTLY, OFTEN])
+    await platform.schedules.ship("reports", [replace(NIGHTLY, name="weekly")])
+    async with platform.ledger.transaction() as connection:
+        await connection.execute(
+            """insert into carillon.schedules (name, cron, event_type, event_data, owner)
+            values ('by-hand', '0 4 * * *', 'backup.requested.v1', '{}', 'backup')"""
+        )
+
+    for _ in range(2):
+        await platform.schedules.ship("backup", [OFTEN])
+
+    *_, removed = entries = await told()
+    assert (len(entries), removed["action"], removed["subject"]) == (4, "schedule.removed", "nightly")
+    assert removed["details"] == NIGHTLY.columns()
+    assert [row["name"] for row in await platform.schedules.all()] == ["by-hand", "often", "weekly"]
+
+
+async def test_a_schedule_from_before_anyone_noted_what_was_shipped_is_left_as_it_is(platform: Platform, told) -> None:
+    await platform.schedules.ship("backup", [replace(NIGHTLY, cron="0 5 * * *")])
+    async with platform.ledger.transaction() as connection:
+        await connection.execute("update carillon.schedules set shipped = null")
+
+    await platform.schedules.ship("backup", [NIGHTLY])
+    first = await platform.schedules.get("nightly")
+    await platform.schedules.ship("backup", [replace(NIGHTLY, cron="0 6 * * *")])
+
+    assert (first["cron"], (await platform.schedules.get("nightly"))["cron"]) == ("0 5 * * *", "0 6 * * *")
+    assert [entry["action"] for entry in await told()] == ["schedule.created", "schedule.changed"]
+
+
+async def test_a_schedule_of_another_service_is_not_taken_over(platform: Platform, told) -> None:
+    await platform.schedules.ship("backup", [NIGHTLY])
+
+    await platform.schedules.ship("reports", [replace(NIGHTLY, cron="0 3 * * *")])
+
+    assert (await platform.schedules.get("nightly"))["cron"] == "0 2 * * *"
+    assert len(await told()) == 1
 
 
 async def test_services_that_ship_at_once_in_any_order_do_not_stop_each_other(platform: Platform, told) -> None:

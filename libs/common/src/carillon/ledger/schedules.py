@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Update, func, literal, select, update
+from sqlalchemy import Update, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from carillon.contracts import Event
 from carillon.errors import ConfigurationError
-from carillon.ledger.audit import Actor, record
+from carillon.ledger.audit import Actor, Entry, record
 from carillon.ledger.tables import fires, schedules
 
 Row = Mapping[str, Any]
@@ -58,16 +58,18 @@ class Schedules:
         self._engine = engine
 
     async def ship(self, owner: str, defaults: Sequence[Schedule]) -> None:
-        """Enter a service's default schedules; those that exist stay as people left them."""
+        """Enter the schedules that a service comes with, and take out those that it no longer does.
+
+        One that exists stays as people left it, until the service ships it otherwise than before. What this changes is
+        audited; a pause outlasts it.
+        """
         actor = Actor.process(owner)
         async with self._engine.begin() as connection:
-            entries = [
-                actor.did("schedule.created", schedule.name, **schedule.columns())
-                # By name, so that two who ship at once wait for each other at most in one direction.
-                for schedule in sorted(defaults, key=lambda schedule: schedule.name)
-                if await _entered(connection, owner, schedule)
-            ]
-            await record(connection, *entries)
+            # By name, so that two who ship at once wait for each other at most in one direction.
+            shipped = sorted(defaults, key=lambda schedule: schedule.name)
+            entries = [await _ship(connection, actor, owner, schedule) for schedule in shipped]
+            entries += await _take_out(connection, actor, owner, [schedule.name for schedule in shipped])
+            await record(connection, *(entry for entry in entries if entry is not None))
 
     async def all(self) -> list[Row]:
         """All schedules, by name."""
@@ -125,10 +127,34 @@ def _changing(name: str) -> Update:
     return update(schedules).where(schedules.c.name == name).values(revision=schedules.c.revision + 1)
 
 
-async def _entered(connection: AsyncConnection, owner: str, schedule: Schedule) -> bool:
-    """Enter a schedule; False when there is one of its name."""
-    statement = insert(schedules).values(name=schedule.name, owner=owner, **schedule.columns())
-    return (await connection.execute(statement.on_conflict_do_nothing())).rowcount == 1
+async def _ship(connection: AsyncConnection, actor: Actor, owner: str, schedule: Schedule) -> Entry | None:
+    """Enter one schedule, or change it if its service ships it otherwise than before; returns what that was."""
+    definition = schedule.columns()
+    made = insert(schedules).values(name=schedule.name, owner=owner, shipped=definition, **definition)
+    if (await connection.execute(made.on_conflict_do_nothing())).rowcount:
+        return actor.did("schedule.created", schedule.name, **definition)
+    query = select(schedules).where(schedules.c.name == schedule.name).with_for_update()
+    found = (await connection.execute(query)).mappings().one_or_none()
+    if found is None or found["owner"] != owner or found["shipped"] == definition:
+        return None
+    if found["shipped"] is None:
+        # Of a row from before there was this column nobody knows whether people changed it.
+        await connection.execute(update(schedules).where(schedules.c.name == schedule.name).values(shipped=definition))
+        return None
+    before = {name: found[name] for name in definition}
+    # Before this moment nothing is expected of the changed schedule.
+    changed = _changing(schedule.name).values(shipped=definition, next_fire_at=func.now(), **definition)
+    await connection.execute(changed)
+    return actor.did("schedule.changed", schedule.name, before=before, after=definition)
+
+
+async def _take_out(connection: AsyncConnection, actor: Actor, owner: str, kept: Sequence[str]) -> list[Entry]:
+    """Remove what a service shipped once and no longer does; schedules that people made stay."""
+    obsolete = delete(schedules).where(
+        schedules.c.owner == owner, schedules.c.shipped.is_not(None), schedules.c.name.not_in(kept)
+    )
+    rows = await connection.execute(obsolete.returning(schedules.c.name, schedules.c.shipped))
+    return [actor.did("schedule.removed", name, **shipped) for name, shipped in sorted(rows.all())]
 
 
 async def _exists(connection: AsyncConnection, name: str) -> bool:

@@ -181,6 +181,9 @@ schedules = Table(
     Column("event_type", Text, nullable=False),
     Column("event_data", JSONB, nullable=False),
     Column("owner", Text, nullable=False),
+    # What the owner shipped last. Only when it ships something else does that replace what people made of it; null is
+    # a schedule that no service shipped.
+    Column("shipped", JSONB),
     # Where the count of an interval begins; a cron expression does not need one.
     _when("anchor", nullable=False),
     _when("paused_at"),

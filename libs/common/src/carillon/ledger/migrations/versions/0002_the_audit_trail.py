@@ -1,4 +1,4 @@
-"""The audit trail: a table that chains itself and takes nothing back."""
+"""The audit trail, a table that chains itself and takes nothing back; and what a service shipped of each schedule."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -51,6 +51,11 @@ end $$
 
 def upgrade() -> None:
     """Apply."""
+    op.add_column(
+        "schedules",
+        sa.Column("shipped", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        schema="carillon",
+    )
     op.create_table(
         "audit",
         sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -102,3 +107,4 @@ def downgrade() -> None:
     op.drop_table("audit", schema="carillon")
     op.execute("drop function carillon.chain_audit()")
     op.execute("drop function carillon.keep_audit()")
+    op.drop_column("schedules", "shipped", schema="carillon")
