@@ -255,6 +255,16 @@ async def test_a_chain_that_was_computed_anew_contradicts_what_was_noted(connect
     assert (await audit.verify(Link(20, noted.hash))).broken == Break(13, "is missing, as is everything up to entry 20")
 
 
+async def test_many_who_verify_at_once_share_one_connection(url, connection, dozen):
+    engine = create_async_engine(sqlalchemy_url(url), pool_size=1, max_overflow=0, pool_timeout=0.001)
+    audit = Audit(engine)
+
+    verdicts = await asyncio.gather(*(audit.verify() for _ in range(10)))
+
+    await engine.dispose()
+    assert [verdict.sound.seq for verdict in verdicts] == [12] * 10
+
+
 async def test_without_its_head_nothing_is_entered_and_the_error_says_what_to_do(connection, dozen):
     await connection.execute("delete from carillon.audit_head")
 

@@ -15,6 +15,7 @@ SHA-256 of its fields, among which is the hash of the entry before. Decision 000
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import hashlib
 import os
@@ -169,6 +170,7 @@ class Audit:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._verifying = asyncio.Lock()
 
     async def page(self, search: AuditSearch) -> list[Row]:
         """Entries, newest first. `at` is spelled as it is hashed."""
@@ -178,8 +180,12 @@ class Audit:
             return [{**row, "at": spelled(row["at"])} for row in rows]
 
     async def verify(self, noted: Link | None = None) -> Verdict:
-        """How far the chain holds; see `carillon.ledger.audit_chain`."""
-        return await verify(self._engine, noted)
+        """How far the chain holds; see `carillon.ledger.audit_chain`.
+
+        One after the other, so that however many ask, it takes one connection.
+        """
+        async with self._verifying:
+            return await verify(self._engine, noted)
 
 
 def _conditions(search: AuditSearch) -> list[ColumnElement[bool]]:

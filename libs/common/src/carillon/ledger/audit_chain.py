@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from carillon.ledger.tables import audit, audit_head
 
-#: Entries that are read and checked at once.
-STRETCH = 1_000
+#: Entries that are read and checked at once; other coroutines wait some milliseconds for a stretch.
+STRETCH = 500
 
 
 class Link(NamedTuple):
@@ -87,9 +87,12 @@ class Fields:
         return None
 
 
+_encoder = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical(value: object) -> str:
     """JSON with sorted names, no spaces, and every character that need not be escaped as itself."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _encoder.encode(value)
 
 
 def spelled(moment: datetime) -> str:
