@@ -25,6 +25,8 @@ from carillon.ledger.audit_chain import Link, canonical
 from carillon.settings import sqlalchemy_url
 
 CONNECT_SECONDS = 5
+#: No stretch of the chain takes longer to read, in seconds.
+READ_SECONDS = 30
 #: Where there is no terminal, wide enough for every line.
 PLAIN_WIDTH = 200
 COLUMNS = ("seq", "at", "actor", "action", "subject", "reason", "origin")
@@ -80,7 +82,9 @@ async def _check(noted: Link | None) -> int:
 async def _audit() -> AsyncIterator[Audit]:
     """The trail; raises `PlatformUnavailableError` saying what to check."""
     url = platform_settings(CommandSettings()).database_url.get_secret_value()
-    engine = create_async_engine(sqlalchemy_url(url), connect_args={"timeout": CONNECT_SECONDS})
+    engine = create_async_engine(
+        sqlalchemy_url(url), connect_args={"timeout": CONNECT_SECONDS, "command_timeout": READ_SECONDS}
+    )
     try:
         yield Audit(engine)
     except ProgrammingError as error:
