@@ -140,6 +140,13 @@ def test_the_doctor_finds_everything_well(platform):
     assert "Everything is well" in platform.shell(block("carillon doctor"))
 
 
+def test_the_audit_trail_is_shown_and_holds(platform):
+    said = platform.shell(block("carillon audit"))
+
+    assert "schedule.created" in said
+    assert "The chain holds" in said
+
+
 def test_an_event_is_published_over_http(platform):
     answer = json.loads(platform.shell(block("/api/v1/events")))
 
@@ -227,7 +234,7 @@ def test_the_compose_file_knows_what_the_readme_scales():
 def test_no_command_of_the_readme_is_left_out():
     executed = (
         "make run", "make test", "make tour", "tasks/scheduled", "tasks/backup/kick", "/metrics", "carillon doctor",
-        "/api/v1/events", "carillon serve backup", "docker compose",
+        "/api/v1/events", "carillon serve backup", "carillon audit", "docker compose",
     )  # fmt: skip
 
     assert all(sum(word in text for text in SHELL) == 1 for word in executed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -9,6 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from carillon.ledger import catalogue as module
+from carillon.ledger.audit import Audit, AuditSearch
 from carillon.ledger.catalogue import Catalogue, Hearer
 from carillon.migrations import migrate
 from carillon.settings import sqlalchemy_url
@@ -64,6 +66,37 @@ async def test_a_task_keeps_the_moment_of_its_first_registration(catalogue):
     await catalogue.register("shop", [task("shop.add")], [], {})
 
     assert (await catalogue.task("shop.add"))["registered_at"] == first
+
+
+async def test_tasks_that_come_and_go_and_policies_that_change_are_audited_and_a_restart_is_not(catalogue):
+    audit = Audit(catalogue._engine)
+    slow, patient = {"timeout_seconds": 60.0, "attempts": 3}, {"timeout_seconds": 60.0, "attempts": 5}
+    for _ in range(2):
+        await catalogue.register("shop", [task("shop.add", policy=slow), task("shop.gone")], [ORDERS], {})
+    await catalogue.register("mail", [task("mail.send")], [], {})
+    first = await audit.page(AuditSearch())
+
+    await catalogue.register("shop", [task("shop.add", policy=patient, doc="new"), task("shop.new")], [], {})
+
+    told = [(row["actor"], row["action"], row["subject"]) for row in reversed(first)]
+    assert told == [
+        ("shop", "task.added", "shop.add"), ("shop", "task.added", "shop.gone"), ("mail", "task.added", "mail.send"),
+    ]  # fmt: skip
+    since = [row for row in reversed(await audit.page(AuditSearch())) if row["seq"] > first[0]["seq"]]
+    assert [(row["action"], row["subject"], row["details"]) for row in since] == [
+        ("task.policy_changed", "shop.add", {"before": slow, "after": patient}),
+        ("task.removed", "shop.gone", {"policy": {}}),
+        ("task.added", "shop.new", {"policy": {}}),
+    ]
+    assert since[0]["origin"].startswith("shop (process ")
+
+
+async def test_two_processes_of_a_domain_that_register_at_once_are_one_change(catalogue):
+    declared = [task(f"shop.task_{number}") for number in range(5)]
+
+    await asyncio.gather(*(catalogue.register("shop", declared, [ORDERS], {}) for _ in range(4)))
+
+    assert len(await Audit(catalogue._engine).page(AuditSearch())) == 5
 
 
 async def test_who_hears_an_event_is_known_in_all_domains_or_in_one(catalogue):

@@ -8,13 +8,13 @@ for job in await get_job_status():
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TypedDict
 
 from carillon.errors import ConfigurationError
+from carillon.ledger.audit import Actor, account
 from carillon.ledger.schedules import Row
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
@@ -51,19 +51,28 @@ async def get_job_status(platform: Platform | None = None) -> list[Job]:
         ]
 
 
-async def pause_job(name: str, platform: Platform | None = None, *, by: str | None = None) -> None:
+async def pause_job(
+    name: str, platform: Platform | None = None, *, by: str | None = None, reason: str | None = None
+) -> None:
     """Let a job not fire until it is resumed: it does not once this has returned.
 
-    Raises `ConfigurationError` when there is no such job.
+    The audit trail says that `by` did it (unset is the account of this process) and why. Raises `ConfigurationError`
+    when there is no such job, and `ValueError` for a reason beyond 500 characters.
     """
     async with _connected(platform) as opened:
-        _found(name, found=await opened.schedules.pause(name, by or getpass.getuser()))
+        _found(name, found=await opened.schedules.pause(name, _actor(opened, by), reason))
 
 
-async def resume_job(name: str, platform: Platform | None = None) -> None:
-    """Let a paused job fire again, from now on. Raises `ConfigurationError` when there is no such job."""
+async def resume_job(
+    name: str, platform: Platform | None = None, *, by: str | None = None, reason: str | None = None
+) -> None:
+    """Let a paused job fire again, from now on; `by`, `reason` and errors are as in `pause_job`."""
     async with _connected(platform) as opened:
-        _found(name, found=await opened.schedules.resume(name))
+        _found(name, found=await opened.schedules.resume(name, _actor(opened, by), reason))
+
+
+def _actor(platform: Platform, by: str | None) -> Actor:
+    return Actor.process(platform.name, by or account())
 
 
 def _trigger(row: Row) -> str:

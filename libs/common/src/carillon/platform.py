@@ -22,6 +22,7 @@ from carillon.cloudevents import Envelope, from_ledger
 from carillon.contracts import Event
 from carillon.contracts.runs import RunEnded
 from carillon.ids import derived_id, new_id
+from carillon.ledger.audit import Audit
 from carillon.ledger.catalogue import Catalogue
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.history import History
@@ -67,6 +68,7 @@ class Platform:
             },
         )
         self.history = History(self.engine)
+        self.audit = Audit(self.engine)
         self.schedules = Schedules(self.engine)
         self.catalogue = Catalogue(self.engine)
         self._open = AsyncExitStack()

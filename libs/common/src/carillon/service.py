@@ -55,7 +55,7 @@ class Service:
     resources: Resources = _nothing
     #: The package of its Alembic environment, such as `backup.migrations`.
     migrations: str | None = None
-    #: Schedules that exist unless people change or pause them.
+    #: Schedules that exist as long as they are here; people may pause them.
     schedules: Sequence[Schedule] = ()
     #: Taskiq middlewares of its own, inside the four of the platform.
     middlewares: Sequence[TaskiqMiddleware] = ()

@@ -9,7 +9,7 @@ def test_without_a_word_the_command_prints_its_help(place) -> None:
     asked = place.command("--help")
 
     assert asked.returncode == 0
-    assert all(command in asked.stdout for command in ("up", "serve", "migrate", "doctor", "tour"))
+    assert all(command in asked.stdout for command in ("up", "serve", "migrate", "doctor", "tour", "audit"))
 
 
 def test_an_unknown_service_is_named_beside_those_that_are_there(place) -> None:

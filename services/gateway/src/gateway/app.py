@@ -12,12 +12,13 @@ from litestar.exceptions import HTTPException
 
 from carillon import Service
 from carillon.http import Web
+from carillon.ledger.audit import MOST_REASON, Actor
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.telemetry.metrics import Metrics
 from gateway import edge
 from gateway.access import needs_key
-from gateway.api import documents, events, files, overview, pages, runs, schedules, tasks
+from gateway.api import audit, documents, events, files, overview, pages, runs, schedules, tasks
 from gateway.api.requests import Bodies
 from gateway.cursors import Cursors
 from gateway.keys import secret_in
@@ -45,6 +46,8 @@ ROUTES = (
     events.take_events,
     events.list_events,
     events.list_event_types,
+    audit.list_audit,
+    audit.verify_audit,
     overview.overview,
     overview.live,
     files.report_file,
@@ -78,7 +81,8 @@ def service() -> Service:
 async def resources(settings: GatewaySettings, platform: Platform) -> AsyncIterator[Mapping[type, object]]:
     """See to it that the key in the key file opens this gateway."""
     if settings.key_file is not None:
-        await Keys(platform.engine).ensure(LOCAL_KEY, secret_in(settings.key_file))
+        secret, reason = secret_in(settings.key_file), f"it is in {settings.key_file}"
+        await Keys(platform.engine).ensure(LOCAL_KEY, secret, Actor.process(platform.name), reason[:MOST_REASON])
         log.info("key known", name=LOCAL_KEY, file=str(settings.key_file))
     yield {}
 

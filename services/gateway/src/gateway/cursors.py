@@ -18,6 +18,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _PROOF_BYTES = 16
 _PLACE_BYTES = 24
+_NUMBER_BYTES = 8
 
 
 class Cursors:
@@ -29,20 +30,34 @@ class Cursors:
     def write(self, place: Cursor, search: Mapping[str, object]) -> str:
         """A cursor that continues this search after this row."""
         micros = (place.created_at - _EPOCH) // _MICROSECOND
-        packed = micros.to_bytes(8, "big", signed=True) + place.id.bytes
-        return base64.urlsafe_b64encode(packed + self._proof(packed, search)).decode().rstrip("=")
+        return self._sealed(micros.to_bytes(8, "big", signed=True) + place.id.bytes, search)
 
     def read(self, cursor: str, search: Mapping[str, object]) -> Cursor:
         """The place a cursor names; raises `ProblemError` unless this search made it."""
+        packed = self._opened(cursor, _PLACE_BYTES, search)
+        created_at = _EPOCH + int.from_bytes(packed[:8], "big", signed=True) * _MICROSECOND
+        return Cursor(created_at, UUID(bytes=packed[8:]))
+
+    def write_number(self, number: int, search: Mapping[str, object]) -> str:
+        """A cursor that continues this search after the entry of this number."""
+        return self._sealed(number.to_bytes(_NUMBER_BYTES, "big"), search)
+
+    def read_number(self, cursor: str, search: Mapping[str, object]) -> int:
+        """The number a cursor names; raises `ProblemError` unless this search made it."""
+        return int.from_bytes(self._opened(cursor, _NUMBER_BYTES, search), "big")
+
+    def _sealed(self, packed: bytes, search: Mapping[str, object]) -> str:
+        return base64.urlsafe_b64encode(packed + self._proof(packed, search)).decode().rstrip("=")
+
+    def _opened(self, cursor: str, size: int, search: Mapping[str, object]) -> bytes:
         try:
             raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             raise _forged() from None
-        packed, proof = raw[:_PLACE_BYTES], raw[_PLACE_BYTES:]
-        if len(raw) != _PLACE_BYTES + _PROOF_BYTES or not hmac.compare_digest(proof, self._proof(packed, search)):
+        packed, proof = raw[:size], raw[size:]
+        if len(raw) != size + _PROOF_BYTES or not hmac.compare_digest(proof, self._proof(packed, search)):
             raise _forged()
-        created_at = _EPOCH + int.from_bytes(packed[:8], "big", signed=True) * _MICROSECOND
-        return Cursor(created_at, UUID(bytes=packed[8:]))
+        return packed
 
     def _proof(self, packed: bytes, search: Mapping[str, object]) -> bytes:
         text = orjson.dumps(search, option=orjson.OPT_SORT_KEYS)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets as random
 import time
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from carillon.ledger.audit import Action, Actor, record
 from gateway.keys import Key, digest_of, owner_of
 from gateway.models import keys, secrets
 
@@ -34,13 +35,26 @@ class Keys:
             self._stale_at = time.monotonic() + FRESH_SECONDS
         return owner_of(secret, self._known)
 
-    async def ensure(self, name: str, secret: str) -> None:
-        """Let this secret, and no earlier one, be the key of that name."""
-        row = {"digest": digest_of(secret), "revoked_at": None}
-        statement = insert(keys).values(name=name, **row)
-        changed = {**row, "created_at": func.now()}
+    async def ensure(self, name: str, secret: str, actor: Actor, reason: str | None = None) -> None:
+        """Let this secret, and no earlier one, be the key of that name; what that changes is audited."""
         async with self._engine.begin() as connection:
-            await connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=changed))
+            action = await _ensure(connection, name, digest_of(secret))
+            if action is not None:
+                await record(connection, actor.did(action, name, reason))
+
+
+async def _ensure(connection: AsyncConnection, name: str, digest: bytes) -> Action | None:
+    """Let the key of that name have this digest; returns what that was, if it changed anything."""
+    made = insert(keys).values(name=name, digest=digest).on_conflict_do_nothing(index_elements=["name"])
+    if (await connection.execute(made)).rowcount:
+        return "key.created"
+    known = keys.c.name == name
+    query = select(keys.c.digest, keys.c.revoked_at).where(known).with_for_update()
+    before = (await connection.execute(query)).one()
+    if before.digest == digest and before.revoked_at is None:
+        return None
+    await connection.execute(update(keys).where(known).values(digest=digest, revoked_at=None, created_at=func.now()))
+    return "key.restored" if before.digest == digest else "key.replaced"
 
 
 class Secrets:

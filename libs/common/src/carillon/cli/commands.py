@@ -48,6 +48,39 @@ def doctor() -> None:
     raise typer.Exit(run())
 
 
+audit = typer.Typer(help="Who did what, when, why and from where; `carillon audit verify` checks that it still holds.")
+app.add_typer(audit, name="audit")
+
+
+@audit.callback(invoke_without_command=True)
+def newest(
+    context: typer.Context,
+    *,
+    actor: Annotated[str | None, typer.Option(help="A key, a person or a service.")] = None,
+    action: Annotated[str | None, typer.Option(help="What was done, such as `schedule.paused`.")] = None,
+    subject: Annotated[str | None, typer.Option(help="What it was done to.")] = None,
+    since: Annotated[str | None, typer.Option(help="Such as 2026-11-24T09:00:00Z, or a day.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many entries, newest first.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on each line.")] = False,
+) -> None:
+    """Show the newest entries of the audit trail."""
+    if context.invoked_subcommand is not None:
+        return
+    from carillon.cli.audit import Wanted, show  # noqa: PLC0415 - see above
+
+    raise typer.Exit(show(Wanted(actor, action, subject, since, limit), as_json=as_json))
+
+
+@audit.command()
+def verify(
+    noted: Annotated[str | None, typer.Option(help="NUMBER:HASH of an entry that was noted elsewhere.")] = None,
+) -> None:
+    """Follow the chain of the audit trail from its first entry; 1 when an entry was changed, moved or lost."""
+    from carillon.cli.audit import check  # noqa: PLC0415 - see above
+
+    raise typer.Exit(check(noted))
+
+
 @app.command()
 def tour() -> None:
     """Send one event into the running platform and watch what it sets off (CARILLON_URL, CARILLON_KEY)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 
 from rich.console import Console
@@ -12,9 +11,7 @@ from rich.text import Text
 from carillon.cli import examinations
 from carillon.cli.exits import FAILED, OK, in_one_sentence
 from carillon.cli.findings import Finding, Patient
-from carillon.cli.settings import CommandSettings
-from carillon.embedded import noted_addresses
-from carillon.settings import PlatformSettings
+from carillon.cli.settings import CommandSettings, platform_settings
 
 #: No single examination takes longer.
 EXAMINATION_SECONDS = 20.0
@@ -28,10 +25,7 @@ def run() -> int:
 
 async def _examine() -> int:
     settings = CommandSettings()
-    # Where nothing is named, the platform that `carillon up` runs in the state folder is meant.
-    for name, address in noted_addresses(settings.home).items():
-        os.environ.setdefault(name, address)
-    patient = Patient(settings, PlatformSettings())
+    patient = Patient(settings, platform_settings(settings))
     console, ill = Console(file=sys.stdout, highlight=False), 0
     for examine in examinations.ALL:
         for finding in await _within(examine, patient):

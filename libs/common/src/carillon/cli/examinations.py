@@ -27,6 +27,7 @@ from carillon.cli.findings import Finding, Patient
 from carillon.cli.migrations_state import missing_migrations
 from carillon.cli.web import ask
 from carillon.errors import PlatformUnavailableError
+from carillon.ledger.audit import Audit
 from carillon.ledger.history import History
 from carillon.settings import sqlalchemy_url
 
@@ -134,6 +135,19 @@ async def tables(patient: Patient) -> list[Finding]:
     return [Finding.well("tables", "the ledger's and every installed service's are up to date")]
 
 
+async def audit(patient: Patient) -> list[Finding]:
+    """The audit trail."""
+    engine = create_async_engine(sqlalchemy_url(patient.database_url), connect_args={"timeout": CONNECT_SECONDS})
+    try:
+        verdict = await Audit(engine).verify()
+    finally:
+        await engine.dispose()
+    if verdict.broken is None:
+        return [Finding.well("audit trail", f"the chain of {verdict.sound.seq} entries holds")]
+    advice = "compare it with a backup, and find out who may write to the database beside Carillon"
+    return [Finding.ill("audit trail", f"entry {verdict.broken.seq} {verdict.broken.fault}", advice)]
+
+
 async def redis(patient: Patient) -> list[Finding]:
     """Redis."""
     url = patient.platform.redis_url
@@ -231,4 +245,4 @@ def _place(url: str) -> str:
     return f"{parts.hostname}:{parts.port}{parts.path}"
 
 
-ALL: Sequence[Examination] = (program, disk, postgres, tables, redis, rabbitmq, services, gateway)
+ALL: Sequence[Examination] = (program, disk, postgres, tables, audit, redis, rabbitmq, services, gateway)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from carillon.embedded import noted_addresses
+from carillon.settings import PlatformSettings
 
 
 class CommandSettings(BaseSettings):
@@ -40,3 +44,10 @@ class CommandSettings(BaseSettings):
     def key_file(self) -> Path:
         """Where `carillon up` keeps the key it made."""
         return self.home / "api-key"
+
+
+def platform_settings(settings: CommandSettings) -> PlatformSettings:
+    """Where the servers are: as the environment names them, or those that `carillon up` runs in the state folder."""
+    for name, address in noted_addresses(settings.home).items():
+        os.environ.setdefault(name, address)
+    return PlatformSettings()

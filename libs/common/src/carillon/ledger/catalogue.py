@@ -10,8 +10,9 @@ import structlog
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from carillon.ledger.audit import Actor, Entry, record
 from carillon.ledger.tables import domains, event_types, tasks
 
 log = structlog.get_logger(__name__)
@@ -66,7 +67,8 @@ class Catalogue:
     ) -> None:
         """Enter what a domain's workers offer, and take out what they no longer do.
 
-        A task keeps the moment of its first registration: events before it are not its to answer.
+        A task keeps the moment of its first registration: events before it are not its to answer. Tasks that come and
+        go, and policies that change, are audited.
         """
         async with self._engine.begin() as connection:
             await connection.execute(
@@ -76,6 +78,7 @@ class Catalogue:
                     index_elements=["name"], set_={"asyncapi": asyncapi, "registered_at": func.now()}
                 )
             )
+            entries = await _changes(connection, domain, declared)
             names = [row["name"] for row in declared]
             await connection.execute(delete(tasks).where(tasks.c.domain == domain, tasks.c.name.not_in(names)))
             for row in declared:
@@ -86,6 +89,7 @@ class Catalogue:
             for row in types:
                 statement = insert(event_types).values(**row)
                 await connection.execute(statement.on_conflict_do_update(index_elements=["type"], set_=dict(row)))
+            await record(connection, *entries)
         await self.refresh()
 
     async def tasks(self) -> list[Row]:
@@ -118,3 +122,19 @@ class Catalogue:
     async def _all(self, query: Any) -> list[Row]:
         async with self._engine.connect() as connection:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def _changes(connection: AsyncConnection, domain: str, declared: Sequence[Row]) -> list[Entry]:
+    """What registering these tasks changes. The domain's row is locked, so nobody else registers meanwhile."""
+    query = select(tasks.c.name, tasks.c.policy).where(tasks.c.domain == domain)
+    before: dict[str, Any] = {row.name: row.policy for row in await connection.execute(query)}
+    after: dict[str, Any] = {row["name"]: row["policy"] for row in declared}
+    actor, entries = Actor.process(domain), []
+    for name in sorted(before.keys() | after.keys()):
+        if name not in before:
+            entries.append(actor.did("task.added", name, policy=after[name]))
+        elif name not in after:
+            entries.append(actor.did("task.removed", name, policy=before[name]))
+        elif before[name] != after[name]:
+            entries.append(actor.did("task.policy_changed", name, before=before[name], after=after[name]))
+    return entries

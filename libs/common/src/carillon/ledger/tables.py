@@ -22,7 +22,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import JSON, JSONB, UUID
 
 SCHEMA = "carillon"
 
@@ -249,6 +249,9 @@ schedules = Table(
     Column("event_type", Text, nullable=False),
     Column("event_data", JSONB, nullable=False),
     Column("owner", Text, nullable=False),
+    # What the owner shipped last. Only when it ships something else does that replace what people made of it; null is
+    # a schedule that no service shipped.
+    Column("shipped", JSONB),
     # Where the count of an interval begins; a cron expression does not need one.
     _when("anchor", nullable=False),
     _when("paused_at"),
@@ -285,4 +288,38 @@ dead_letters = Table(
     Column("body", LargeBinary, nullable=False),
     Column("headers", JSONB, nullable=False),
     _when("received_at", nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    # The table fills in `seq`, `at`, `previous` and `hash` itself, and refuses to change or lose a row.
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("reason", Text),
+    # Not jsonb: the hash is over these very characters.
+    Column("details", JSON, nullable=False),
+    # SHA-256 in hexadecimal: of the entry before, and of this one.
+    Column("previous", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    CheckConstraint("seq > 0", name="seq"),
+    CheckConstraint("char_length(reason) <= 500", name="reason"),
+    CheckConstraint("octet_length(details::text) <= 8192", name="details"),
+    Index("ix_audit_actor", "actor", "seq"),
+    Index("ix_audit_action", "action", "seq"),
+    Index("ix_audit_subject", "subject", "seq"),
+    Index("ix_audit_at", "at"),
+)
+
+# The newest entry of the audit trail, in one row: what the next entry follows, and how a lost end is noticed.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("one", Boolean, CheckConstraint("one", name="one"), primary_key=True, server_default=text("true")),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
 )

@@ -26,6 +26,7 @@ CONFIG = OpenAPIConfig(
         Tag("Runs", "What was asked for, and what became of it."),
         Tag("Schedules", "What happens by itself, and when."),
         Tag("Events", "What happened: CloudEvents in, and the newest ones out."),
+        Tag("Audit", "Who did what, when, why and from where; and whether that is still what was written."),
         Tag("Overview", "The whole platform in one answer."),
         Tag("Files", "Rendered reports."),
     ],

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.api.audit import AUDIT
+from gateway.api.requests import REASON
 from gateway.api.runs import SEARCH
 from gateway.api.schedules import NEWEST
 from gateway.errors import KINDS
@@ -30,6 +32,7 @@ _EXAMPLE = {
     "type": "backup.requested.v1",
     "data": {"source": "platform"},
 }
+_REASON: dict[str, Any] = {"application/json": {"schema": REASON, "example": {"reason": "the disk is full"}}}
 _ACCEPT: dict[tuple[str, str], dict[str, Any]] = {
     ("/api/v1/tasks", "post"): {
         "application/json": {
@@ -37,6 +40,8 @@ _ACCEPT: dict[tuple[str, str], dict[str, Any]] = {
             "example": {"task": "backup.back_up_database", "args": {"source": "platform"}},
         }
     },
+    ("/api/v1/tasks/scheduled/{name}/pause", "post"): _REASON,
+    ("/api/v1/tasks/scheduled/{name}/resume", "post"): _REASON,
     ("/api/v1/tasks/{domain}/kick", "post"): {
         "application/json": {"schema": KICK, "example": {"data": {"source": "platform"}}}
     },
@@ -57,6 +62,7 @@ _QUERIES: dict[tuple[str, str], Mapping[str, Any]] = {
     ("/api/v1/tasks/history", "get"): SEARCH,
     ("/api/v1/tasks/scheduled/{name}/fires", "get"): NEWEST,
     ("/api/v1/events", "get"): NEWEST,
+    ("/api/v1/audit", "get"): AUDIT,
 }
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
@@ -87,6 +93,7 @@ _PROBLEM: dict[str, Any] = {
 }
 _EVERYWHERE = ("401", "422", "500", "503")
 _WITH_PATH = ("404",)
+_SUBMITTING = ("/api/v1/tasks", "/api/v1/tasks/{domain}/kick")
 _WITH_BODY = ("400", "408", "413", "415")
 
 
@@ -113,9 +120,10 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         parameters.append({"name": name, "in": "query", "schema": schema, "description": schema.get("description", "")})
     statuses = [*_EVERYWHERE, *(_WITH_PATH if "{" in path else ())]
     if (path, method) in _ACCEPT:
-        operation["requestBody"] = {"required": True, "content": _ACCEPT[path, method]}
+        content = _ACCEPT[path, method]
+        operation["requestBody"] = {"required": content is not _REASON, "content": content}
         statuses += _WITH_BODY
-        if path != "/api/v1/events":
+        if path in _SUBMITTING:
             parameters.append(_IDEMPOTENCY_KEY)
     responses = operation["responses"]
     responses.pop("400", None)

@@ -9,12 +9,26 @@ from uuid import UUID
 
 from litestar import Request
 
+from carillon.ledger.audit import MOST_REASON, Actor
 from gateway.bodies import media_type_of, parse_json, read_body, shown
 from gateway.errors import MALFORMED, NOT_FOUND, Fault, ProblemError, invalid
 from gateway.shapes import faults_of
+from gateway.submissions import checked
 
 Asked = Request[Any, Any, Any]
 
+#: The body of what an operator does, which may also be empty.
+REASON: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "reason": {
+            "description": "Why; the audit trail keeps it, beside who and from where.",
+            "type": "string",
+            "maxLength": MOST_REASON,
+        }
+    },
+    "additionalProperties": False,
+}
 JSON = ("application/json",)
 _MOST_PARAMETERS = 100
 _MOST_DIGITS = 9
@@ -37,11 +51,28 @@ class Bodies:
         """The body as a JSON value."""
         return parse_json(await self.bytes(request))
 
+    async def reason(self, request: Asked) -> str | None:
+        """Why an operator does something, if the request says so; raises `ProblemError`."""
+        body = await read_body(request.receive, request.headers, most=self._most, seconds=self._seconds)
+        if not body:
+            return None
+        media_type_of(list(request.scope["headers"]), JSON)
+        return checked(parse_json(body), REASON).get("reason")
+
 
 def actor_of(request: Asked) -> str:
     """The name of the key that the request has."""
     actor: str = request.scope["state"]["actor"]
     return actor
+
+
+def operator_of(request: Asked) -> Actor:
+    """Who acts with this request: the name of its key, and the address it came from.
+
+    Behind a proxy on this machine that address is what the proxy names (X-Forwarded-For), so it is cut and cleaned.
+    """
+    address = request.client.host if request.client else "an unknown address"
+    return Actor(actor_of(request), f"gateway, asked from {shown(address)}")
 
 
 def run_id(text: str) -> UUID:

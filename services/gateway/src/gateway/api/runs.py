@@ -27,7 +27,8 @@ from gateway.shapes import moment
 
 #: A run says a handful of events; of one that says more, the first are shown with their answers.
 MOST_SAID = 20
-_WORD = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[^\x00-\x1f\x7f]*$"}
+#: A value that is compared as a whole.
+WORD = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[^\x00-\x1f\x7f]*$"}
 
 #: The query of `GET /api/v1/runs`.
 SEARCH: dict[str, Any] = {
@@ -39,13 +40,13 @@ SEARCH: dict[str, Any] = {
             "maxItems": len(STATES),
             "items": {"enum": list(STATES)},
         },
-        "task": {**_WORD, "description": "The whole name of a task."},
-        "domain": {**_WORD, "description": "The name of a domain."},
+        "task": {**WORD, "description": "The whole name of a task."},
+        "domain": {**WORD, "description": "The name of a domain."},
         "label": {
             "description": "A label as `name:value`; may be repeated.",
             "type": "array",
             "maxItems": 20,
-            "items": {**_WORD, "pattern": r"^[a-z][a-z0-9_.-]*:[^\x00-\x1f\x7f]*$"},
+            "items": {**WORD, "pattern": r"^[a-z][a-z0-9_.-]*:[^\x00-\x1f\x7f]*$"},
         },
         "since": {"description": "Accepted at or after this moment.", "type": "string", "format": "date-time"},
         "until": {"description": "Accepted before this moment.", "type": "string", "format": "date-time"},

@@ -7,7 +7,7 @@ from typing import Any
 from litestar import get, post
 
 from carillon.platform import Platform
-from gateway.api.requests import Asked, actor_of, query
+from gateway.api.requests import Asked, Bodies, operator_of, query
 from gateway.api.views import FireList, FireView, Row, ScheduleList, ScheduleView, schedule_view
 from gateway.errors import NOT_FOUND, ProblemError
 
@@ -43,18 +43,20 @@ async def list_fires(request: Asked, name: str, platform: Platform) -> FireList:
 
 
 @post("/api/v1/tasks/scheduled/{name:str}/pause", status_code=200, tags=["Schedules"])
-async def pause_schedule(request: Asked, name: str, platform: Platform) -> ScheduleView:
+async def pause_schedule(request: Asked, name: str, platform: Platform, bodies: Bodies) -> ScheduleView:
     """Let a schedule not fire until it is resumed; pausing twice is pausing once."""
+    reason = await bodies.reason(request)
     await _schedule(platform, name)
-    await platform.schedules.pause(name, actor_of(request))
+    await platform.schedules.pause(name, operator_of(request), reason)
     return schedule_view(await _schedule(platform, name))
 
 
 @post("/api/v1/tasks/scheduled/{name:str}/resume", status_code=200, tags=["Schedules"])
-async def resume_schedule(name: str, platform: Platform) -> ScheduleView:
+async def resume_schedule(request: Asked, name: str, platform: Platform, bodies: Bodies) -> ScheduleView:
     """Let a schedule fire again, from now on."""
+    reason = await bodies.reason(request)
     await _schedule(platform, name)
-    await platform.schedules.resume(name)
+    await platform.schedules.resume(name, operator_of(request), reason)
     return schedule_view(await _schedule(platform, name))
 
 

@@ -1,0 +1,70 @@
+"""The audit trail: reading it page by page, and checking its chain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import get
+
+from carillon.ledger.audit import ACTIONS, AuditSearch
+from carillon.platform import Platform
+from gateway.api.requests import Asked, query
+from gateway.api.runs import WORD
+from gateway.api.views import AuditEntry, AuditPage, AuditVerdict, BrokenEntry
+from gateway.cursors import Cursors
+from gateway.shapes import moment
+
+#: The query of `GET /api/v1/audit`.
+AUDIT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "actor": {**WORD, "description": "The whole name of a key, a person or a service."},
+        "action": {"description": "What was done.", "enum": list(ACTIONS)},
+        "subject": {**WORD, "description": "The whole name or id of what it was done to."},
+        "since": {"description": "Done at or after this moment.", "type": "string", "format": "date-time"},
+        "limit": {
+            "description": "How many entries a page has at most.",
+            "type": "integer",
+            "minimum": 1,
+            "maximum": 200,
+            "default": 50,
+        },
+        "cursor": {
+            "description": "`next_cursor` of the page before, with the same filters.",
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 100,
+        },
+    },
+    "additionalProperties": False,
+}
+
+
+@get("/api/v1/audit", tags=["Audit"])
+async def list_audit(request: Asked, platform: Platform, cursors: Cursors) -> AuditPage:
+    """What operators and deployments did, newest first, page by page."""
+    asked = query(request, AUDIT)
+    limit = asked.get("limit", 50)
+    filters = {name: value for name, value in asked.items() if name not in {"cursor", "limit"}}
+    before = cursors.read_number(asked["cursor"], filters) if "cursor" in asked else None
+    since = moment(filters["since"]) if "since" in filters else None
+    search = AuditSearch(**{**filters, "since": since}, before=before, limit=limit + 1)
+    rows = await platform.audit.page(search)
+    page, more = rows[:limit], len(rows) > limit
+    return AuditPage(
+        entries=[AuditEntry.of(row) for row in page],
+        next_cursor=cursors.write_number(page[-1]["seq"], filters) if more else None,
+    )
+
+
+@get("/api/v1/audit/verify", tags=["Audit"])
+async def verify_audit(platform: Platform) -> AuditVerdict:
+    """Follow the chain from the first entry to the newest; a changed, missing or moved one is named."""
+    verdict = await platform.audit.verify()
+    broken = verdict.broken
+    return AuditVerdict(
+        holds=broken is None,
+        entries=verdict.sound.seq,
+        hash=verdict.sound.hash,
+        broken=None if broken is None else BrokenEntry(seq=broken.seq, fault=broken.fault),
+    )
