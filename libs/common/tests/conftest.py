@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from pydantic import SecretStr
 
+from carillon.ledger.tables import metadata
 from carillon.migrations import migrate
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
@@ -35,6 +36,7 @@ def settings(request: pytest.FixtureRequest, ledger_url: str, tmp_path) -> Platf
 async def platform(settings: PlatformSettings) -> AsyncIterator[Platform]:
     async with Platform(settings, name="test") as opened:
         yield opened
-        tables = "runs, attempts, causes, needs, holds, events, tasks, event_types, domains, workers, schedules, fires, dead_letters"
+        kept = {"alembic_version", "audit", "audit_head"}
+        tables = ", ".join(str(table) for name, table in metadata.tables.items() if name.split(".")[1] not in kept)
         async with opened.ledger.transaction() as connection:
-            await connection.execute(f"truncate {', '.join(f'carillon.{t}' for t in tables.split(', '))}")
+            await connection.execute(f"truncate {tables}")

@@ -22,8 +22,7 @@ from pydantic import SecretStr
 from shop import Shop, shop_service
 
 from carillon.ids import new_id
-from carillon.ledger.records import NewRun
-from carillon.ledger.records import Priority
+from carillon.ledger.records import NewRun, Priority
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.testing import eventually, running

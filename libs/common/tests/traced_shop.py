@@ -17,8 +17,7 @@ from shop import OrderPlaced, Shop, shop_service
 from carillon import Tasks
 from carillon.cloudevents import Envelope
 from carillon.ids import new_id
-from carillon.ledger.records import NewRun
-from carillon.ledger.records import Priority
+from carillon.ledger.records import NewRun, Priority
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.telemetry.traces import current_traceparent

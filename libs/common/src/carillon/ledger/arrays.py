@@ -9,7 +9,7 @@ from uuid import UUID
 
 import orjson
 
-from carillon.ledger.records import Finish, NewEvent, NewRun, State
+from carillon.ledger.records import After, Finish, NewEvent, NewRun, State
 
 Arrays = list[list[Any]]
 
@@ -80,12 +80,17 @@ def _rare(run: NewRun) -> str | None:
         and run.replay_of is None
     ):
         return None
-    given: Mapping[str, UUID | datetime | str | Mapping[str, str] | None] = {
+    given: Mapping[str, UUID | datetime | str | Mapping[str, str | float] | None] = {
         "state": None if run.after is None else State.PENDING.value,
-        "after": None if run.after is None else {"when": run.after.when, "otherwise": run.after.otherwise},
+        "after": None if run.after is None else _after(run.after),
         "unique_key": None if run.unique is None else run.unique.key,
         "deadline_at": run.deadline_at,
         "callback_url": run.callback_url,
         "replay_of": run.replay_of,
     }
-    return orjson.dumps({name: value for name, value in given.items() if value is not None}).decode()
+    # The ids that asyncpg reads are of a type of its own.
+    return orjson.dumps({name: value for name, value in given.items() if value is not None}, default=str).decode()
+
+
+def _after(after: After) -> Mapping[str, str | float]:
+    return {"when": after.when, "otherwise": after.otherwise, "delay_seconds": after.delay.total_seconds()}

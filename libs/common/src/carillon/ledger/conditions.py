@@ -70,12 +70,17 @@ class Conditions:
                     if not gone:
                         return Submitted(keeper["id"], created=False)
                     replaced = [row["id"] for row in gone if row["awaited"]]
-            (outcome,) = await self._ledger.accept([(run, False)], connection)
-            if isinstance(outcome, Exception):
-                raise outcome
-            if run.after is not None and outcome.created:
-                await self._need(connection, run, run.after.runs)
+            outcome = await self.accept(run, connection)
         await self._ledger.followups.follow(replaced)
+        return outcome
+
+    async def accept(self, run: NewRun, connection: Connection) -> Submitted:
+        """Accept a run that may have to wait for others, in a transaction of the caller's."""
+        (outcome,) = await self._ledger.accept([(run, False)], connection)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if run.after is not None and outcome.created:
+            await self._need(connection, run, run.after.runs)
         return outcome
 
     async def _keeper(self, connection: Connection, run: NewRun, unique: Unique) -> asyncpg.Record | None:

@@ -44,7 +44,8 @@ where r.id = any($1::uuid[]) and r.state = 'pending' group by r.id, r.after
 """
 LET_GO = """
 with free as (
-    update carillon.runs_live set state = 'queued', run_at = greatest(run_at, now())
+    update carillon.runs_live
+    set state = 'queued', run_at = greatest(run_at, now() + make_interval(secs => (after->>'delay_seconds')::float8))
     where id = any($1::uuid[]) and state = 'pending' returning domain
 )
 select pg_notify('carillon_runs', domain) from free group by domain

@@ -85,6 +85,8 @@ class After:
     runs: Sequence[UUID]
     when: Literal["succeeded", "ended", "any"] = "succeeded"
     otherwise: Literal["cancel", "run"] = "cancel"
+    #: How long it still waits once it may go.
+    delay: timedelta = timedelta(0)
 
     def __post_init__(self) -> None:
         """Refuse what nobody could wait for."""
@@ -204,3 +206,10 @@ class Finish:
     events: Sequence[NewEvent] = ()
     #: Runs that answer `events`, where the ledger itself carries events.
     answers: Sequence[NewRun] = ()
+
+
+def cause_of(kept: Mapping[str, str] | None) -> Cause | None:
+    """The cause of a run as its row keeps it."""
+    if kept is None:
+        return None
+    return Cause(kept["id"], kept["type"], kept["source"], datetime.fromisoformat(kept["time"]))

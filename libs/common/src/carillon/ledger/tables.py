@@ -94,6 +94,8 @@ runs = Table(
     _when("started_at"),
     _when("finished_at"),
     Column("worker_id", UUID(as_uuid=True)),
+    # When somebody said of a failed run that nothing more has to be done about it.
+    _when("settled_at"),
     # Who wants it cancelled, why and since when, while its worker has not ended it yet.
     Column("cancel", JSONB),
     Column("progress", JSONB),
@@ -133,6 +135,30 @@ needs = Table(
     # How that one ended; null until then.
     Column("outcome", Text),
     Index("ix_needs_on", "on_id", postgresql_where=text("outcome is null")),
+)
+
+#: The runs that somebody saw in a preview, until they are acted upon: the act does exactly to these what was shown.
+selections = Table(
+    "selections",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    # cancel, replay, delete
+    Column("action", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("filters", JSONB, nullable=False),
+    Column("count", Integer, nullable=False),
+    # Of a replay: the run that goes ahead.
+    Column("canary", UUID(as_uuid=True)),
+    _when("made_at", nullable=False),
+    # When it was acted upon first.
+    _when("begun_at"),
+)
+
+selected = Table(
+    "selected",
+    metadata,
+    Column("selection_id", UUID(as_uuid=True), primary_key=True),
+    Column("run_id", UUID(as_uuid=True), primary_key=True),
 )
 
 #: Domains and tasks of which nothing starts until somebody lets them go on.
@@ -285,6 +311,8 @@ dead_letters = Table(
     Column("domain", Text, nullable=False),
     Column("queue", Text, nullable=False),
     Column("reason", Text, nullable=False),
+    # The same for messages that are unreadable for the same reason.
+    Column("fingerprint", Text, nullable=False, server_default=""),
     Column("body", LargeBinary, nullable=False),
     Column("headers", JSONB, nullable=False),
     _when("received_at", nullable=False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, Self
 from uuid import UUID
 
@@ -13,6 +13,9 @@ from carillon.ledger.records import Delivery, Priority
 #: Of so many starts of a worker one goes to the run that waits longest, whatever its priority; the others to the most
 #: urgent. So nothing starves: under a steady stream of urgent work the rest keeps a tenth.
 PATIENT_EVERY = 10
+
+#: Under which name the type of a message's content is kept among its headers.
+CONTENT_TYPE = "content-type"
 
 #: Says to the transport that a delivery is done with. Never raises: an acknowledgement that is lost means that the
 #: delivery comes again, and the fence drops it.
@@ -50,6 +53,9 @@ class Transport(Protocol):
     async def dispatch(self, domain: str, deliveries: Sequence[Delivery]) -> list[UUID]:
         """Give runs to a domain's queue; returns those that it did not take within the deadline."""
         ...
+
+    async def redeliver(self, queue: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Put a message into a queue as it once came; raises `PlatformUnavailableError` when it is not taken."""
 
     async def publish(self, envelopes: Sequence[Envelope]) -> list[UUID]:
         """Give events to everyone who hears them; returns the keys of those that it did not take."""

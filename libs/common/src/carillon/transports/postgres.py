@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Self
 from uuid import UUID
@@ -12,6 +12,7 @@ import structlog
 
 from carillon.cloudevents import Envelope
 from carillon.contracts import Event
+from carillon.errors import PlatformUnavailableError
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.ledger import Ledger
 from carillon.ledger.records import Delivery, Priority
@@ -50,6 +51,11 @@ class PostgresTransport:
     async def dispatch(self, domain: str, deliveries: Sequence[Delivery]) -> list[UUID]:  # noqa: ARG002
         """Nothing to give: the rows are there."""
         return []
+
+    async def redeliver(self, queue: str, body: bytes, headers: Mapping[str, str]) -> None:  # noqa: ARG002
+        """Refuse: messages come with RabbitMQ only."""
+        message = f"{queue} is a queue of RabbitMQ; set RABBIT_URL to hand its messages to it again, or discard them"
+        raise PlatformUnavailableError(message)
 
     async def publish(self, envelopes: Sequence[Envelope]) -> list[UUID]:  # noqa: ARG002
         """Nothing to publish: the answering runs were written with the events."""

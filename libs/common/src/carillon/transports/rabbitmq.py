@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Self
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from carillon.cloudevents import Envelope
 from carillon.contracts import Event
 from carillon.errors import PlatformUnavailableError
 from carillon.ledger.records import Delivery, Priority
-from carillon.transports.port import Bury, Consumer, Execute, Hear
+from carillon.transports.port import CONTENT_TYPE, Bury, Consumer, Execute, Hear
 from carillon.transports.rabbitmq_events import RabbitEvents
 from carillon.transports.rabbitmq_runs import CONNECT_SECONDS, QUEUE, RunConsumer, queue_name
 from carillon.transports.wire import encode
@@ -84,6 +84,22 @@ class RabbitTransport:
             first = next(result for result in results if isinstance(result, BaseException))
             log.warning("publish failed", domain=domain, runs=len(failed), error=repr(first))
         return failed
+
+    async def redeliver(self, queue: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Publish to one queue, confirmed; raises `PlatformUnavailableError` when the broker does not take it."""
+        message = aio_pika.Message(
+            body,
+            headers={name: value for name, value in headers.items() if name != CONTENT_TYPE},
+            content_type=headers.get(CONTENT_TYPE, "application/json"),
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            message_id=uuid4().hex,
+        )
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                await self._giving_channel.default_exchange.publish(message, routing_key=queue, mandatory=True)
+        except Exception as error:
+            sentence = f"RabbitMQ did not take the message for {queue} ({error!r}); it is still kept, try again"
+            raise PlatformUnavailableError(sentence) from error
 
     async def publish(self, envelopes: Sequence[Envelope]) -> list[UUID]:
         """Publish events to the topic exchange; returns the keys of those that were not confirmed."""

@@ -23,7 +23,7 @@ from carillon.cloudevents import AMQP_PREFIXES, HTTP_PREFIXES, STRUCTURED, Envel
 from carillon.contracts import Event
 from carillon.errors import IdempotencyConflictError, PlatformUnavailableError
 from carillon.ledger.group_commit import SERVER_AWAY
-from carillon.transports.port import Bury, Consumer, Hear
+from carillon.transports.port import CONTENT_TYPE, Bury, Consumer, Hear
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage, FieldValue
@@ -127,6 +127,7 @@ class RabbitEvents:
 
             async def bury(self, reason: str, message: AbstractIncomingMessage) -> None:
                 headers = {name: str(value) for name, value in message.headers.items()}
+                headers[CONTENT_TYPE] = message.content_type or ""
                 await bury(queue.name, reason, message.body, headers)
 
         broker = self._broker(Settle)

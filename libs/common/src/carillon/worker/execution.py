@@ -56,6 +56,8 @@ class Execution:
     verdict: Verdict = COMPLETED
     result: str | None = None
     error: str | None = None
+    #: Why somebody wants it cancelled, once the code was told.
+    unwanted: str | None = None
 
     @property
     def counted_attempt(self) -> int:

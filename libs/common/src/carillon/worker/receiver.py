@@ -14,7 +14,7 @@ import structlog
 from taskiq import TaskiqMiddleware, TaskiqResult
 
 from carillon.contracts import Event
-from carillon.errors import UnknownTaskError
+from carillon.errors import Cancel, UnknownTaskError
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.records import Claimed, Delivery, Finish, Priority, State
 from carillon.middleware.retry import verdict_of
@@ -73,6 +73,8 @@ class Receiver:
         self._threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix=f"{domain} task")
         #: What executes now, by run.
         self.running: dict[UUID, asyncio.Task[Any]] = {}
+        #: Those of them whose code is executing at this moment.
+        self._code: dict[UUID, Execution] = {}
         #: By priority, the latest moment at which a delivery that came here was given to the transport.
         self.watermarks = dict.fromkeys(Priority, 0.0)
 
@@ -97,6 +99,18 @@ class Receiver:
             await acknowledge()
         finally:
             del self.running[delivery.id]
+
+    def cancel(self, run: UUID, reason: str) -> bool:
+        """Stop the code of an attempt that executes here, so that its run ends cancelled; False when there is none.
+
+        The code is cancelled as asyncio cancels, and may clean up; what swallows that, and returns, has completed. A
+        plain function goes on in its thread, whose result nobody takes any more.
+        """
+        execution = self._code.get(run)
+        if execution is None or execution.unwanted is not None:
+            return False
+        execution.unwanted = reason
+        return self.running[run].cancel()
 
     async def _start(self, delivery: Delivery) -> bool:
         attempt = (delivery.id, delivery.attempt, self.worker)
@@ -139,13 +153,20 @@ class Receiver:
         returned: Any = None
         error: BaseException | None = None
         try:
-            returned = await self._run_task(execution, message.kwargs)
+            self._code[execution.delivery.id] = execution
+            try:
+                returned = await self._run_task(execution, message.kwargs)
+            finally:
+                del self._code[execution.delivery.id]
             if isinstance(returned, Event):
                 execution.run.say(returned)
             execution.result = result_json(returned)
         except asyncio.CancelledError:
-            # Only the drain cancels; the run is handed back and not ended.
-            raise
+            if execution.unwanted is None or (task := asyncio.current_task()) is None:
+                # The drain: the run is handed back and not ended.
+                raise
+            task.uncancel()
+            error = Cancel(execution.unwanted)
         except BaseException as raised:  # noqa: BLE001 - whatever a task raises must end in the ledger
             error = raised
         result: TaskiqResult[Any] = assembled(

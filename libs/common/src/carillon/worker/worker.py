@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 
+import asyncpg
 import structlog
 
 from carillon.contracts import Event
@@ -45,6 +46,7 @@ class Worker:
         self._sweeper = sweeper
         self._hears = hears
         self._concurrency = concurrency
+        self._asked = platform.wakeups.subscribe(str(self.id))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain."""
@@ -52,7 +54,10 @@ class Worker:
         await self._platform.ledger.enrol(
             self.id, self._domain, socket.gethostname(), os.getpid(), version("carillon-common"), self._concurrency
         )
-        duties = [asyncio.create_task(self._heartbeat(), name="heartbeat")]
+        duties = [
+            asyncio.create_task(self._heartbeat(), name="heartbeat"),
+            asyncio.create_task(self._obey(), name="obey"),
+        ]
         consumers: list[Consumer] = []
         try:
             transport = self._platform.transport
@@ -80,6 +85,20 @@ class Worker:
             with suppress(*SERVER_AWAY):
                 await self._platform.ledger.heartbeat(self.id, len(self._receiver.running))
             await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def _obey(self) -> None:
+        """Cancel what somebody wants cancelled: when the ledger says so, and often, in case that was not heard."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), HEARTBEAT_SECONDS)
+            self._asked.clear()
+            if not self._receiver.running:
+                continue
+            try:
+                for run, reason in await self._platform.ledger.steering.wanted(list(self._receiver.running)):
+                    self._receiver.cancel(run, reason)
+            except (*SERVER_AWAY, asyncpg.PostgresError) as error:
+                log.warning("cancellations not read", error=repr(error))
 
     async def _drain(self, consumers: Sequence[Consumer]) -> None:
         try:

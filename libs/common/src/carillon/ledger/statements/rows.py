@@ -8,7 +8,7 @@ RUN = (
     "expires_at", "deadline_at", "dispatched_at", "gate", "gated", "idempotency_key", "unique_key", "parent_id",
     "event_id", "cause",
     "replay_of", "after", "awaited", "callback_url", "actor", "traceparent", "created_at", "started_at", "finished_at",
-    "worker_id", "cancel", "progress", "result", "error", "log",
+    "worker_id", "settled_at", "cancel", "progress", "result", "error", "log",
 )  # fmt: skip
 
 #: What a worker is told of a run.

@@ -172,6 +172,7 @@ insert into carillon.workers (id, domain, host, pid, version, concurrency) value
 RETIRE = "update carillon.workers set stopped_at = now(), running = 0 where id = $1"
 
 BURY_MESSAGE = """
-insert into carillon.dead_letters (id, domain, queue, reason, body, headers) values ($1, $2, $3, $4, $5, $6::jsonb)
+insert into carillon.dead_letters (id, domain, queue, reason, body, headers, fingerprint)
+values ($1, $2, $3, $4, $5, $6::jsonb, $7)
 on conflict do nothing
 """

@@ -54,6 +54,7 @@ def upgrade() -> None:
             started_at timestamptz,
             finished_at timestamptz,
             worker_id uuid,
+            settled_at timestamptz,
             cancel jsonb,
             progress jsonb,
             result jsonb,
@@ -138,6 +139,26 @@ def upgrade() -> None:
             since timestamptz not null default now()
         )
     """)
+    op.execute("""
+        create table carillon.selections (
+            id uuid not null constraint pk_selections primary key,
+            action text not null,
+            actor text not null,
+            filters jsonb not null,
+            count integer not null,
+            canary uuid,
+            made_at timestamptz not null default now(),
+            begun_at timestamptz
+        )
+    """)
+    op.execute("""
+        create table carillon.selected (
+            selection_id uuid not null,
+            run_id uuid not null,
+            constraint pk_selected primary key (selection_id, run_id)
+        )
+    """)
+    op.execute("alter table carillon.dead_letters add fingerprint text not null default ''")
     _bring_over()
     op.execute("drop table carillon.runs_before")
     op.execute("drop table carillon.attempts_before")

@@ -1,0 +1,128 @@
+"""What needs a person: failed runs and unreadable messages, grouped by what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import asyncpg
+
+from carillon.ledger.audit import Actor, record
+
+if TYPE_CHECKING:
+    from carillon.ledger.ledger import Ledger
+    from carillon.transports.port import Transport
+
+#: No list is longer.
+MOST_ROWS = 500
+
+#: Failed, not settled, and not run again: a replay that failed stands for its original, a cancelled one for nothing.
+UNSETTLED = """
+    r.state = 'failed' and r.settled_at is null and r.ended_on < 'infinity'
+    and not exists (select 1 from carillon.runs p where p.replay_of = r.id and p.state <> 'cancelled')
+"""
+RUN_GROUPS = f"""
+select coalesce(r.error->>'fingerprint', '') as fingerprint, r.domain, r.task, min(r.error->>'type') as type,
+       (array_agg(r.error->>'message' order by r.finished_at desc))[1] as message, count(*) as count,
+       min(r.finished_at) as first_at, max(r.finished_at) as last_at,
+       (array_agg(r.id order by r.finished_at desc))[1:5] as sample
+from carillon.runs r where {UNSETTLED} and ($1::text is null or r.domain = $1)
+group by 1, 2, 3 order by last_at desc limit $2
+"""
+MESSAGE_GROUPS = """
+select fingerprint, domain, queue, min(reason) as message, count(*) as count, min(received_at) as first_at,
+       max(received_at) as last_at, (array_agg(id order by received_at desc))[1:5] as sample
+from carillon.dead_letters where $1::text is null or domain = $1
+group by fingerprint, domain, queue order by last_at desc limit $2
+"""
+_MESSAGE = "select id, domain, queue, reason, fingerprint, body, headers, received_at from carillon.dead_letters"
+MESSAGE = f"{_MESSAGE} where id = $1"
+MESSAGES = f"""
+{_MESSAGE} where fingerprint = $1 order by received_at desc limit $2
+"""
+TAKE_MESSAGE = "delete from carillon.dead_letters where id = $1 returning queue, body, headers"
+TAKE_GROUP = "delete from carillon.dead_letters where fingerprint = $1 returning id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunGroup:
+    """Failed runs of one task that failed in one way."""
+
+    fingerprint: str
+    domain: str
+    task: str
+    type: str | None
+    #: Of the newest of them.
+    message: str | None
+    count: int
+    first_at: datetime
+    last_at: datetime
+    #: Up to five, newest first.
+    sample: Sequence[UUID]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageGroup:
+    """Messages of one queue that could not be read for one reason."""
+
+    fingerprint: str
+    domain: str
+    queue: str
+    message: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+    sample: Sequence[UUID]
+
+
+class DeadLetters:
+    """Lists them, and hands messages to their queue again or throws them away."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def runs(self, domain: str | None = None, limit: int = 50) -> list[RunGroup]:
+        """Groups of failed runs, the newest failure first."""
+        rows = await self._ledger.pool.fetch(RUN_GROUPS, domain, min(limit, MOST_ROWS))
+        return [RunGroup(**row) for row in map(dict, rows)]
+
+    async def messages(self, domain: str | None = None, limit: int = 50) -> list[MessageGroup]:
+        """Groups of unreadable messages, the newest first."""
+        rows = await self._ledger.pool.fetch(MESSAGE_GROUPS, domain, min(limit, MOST_ROWS))
+        return [MessageGroup(**row) for row in map(dict, rows)]
+
+    async def of_group(self, fingerprint: str, limit: int = 50) -> list[asyncpg.Record]:
+        """The messages of one group, the newest first, with body (bytes) and headers."""
+        return await self._ledger.pool.fetch(MESSAGES, fingerprint, min(limit, MOST_ROWS))
+
+    async def message(self, letter: UUID) -> asyncpg.Record | None:
+        """One message, with body (bytes) and headers."""
+        return await self._ledger.pool.fetchrow(MESSAGE, letter)
+
+    async def redeliver(
+        self, letter: UUID, transport: Transport, actor: Actor, reason: str | None = None, *, body: bytes | None = None
+    ) -> bool:
+        """Hand a message to its queue again, perhaps mended; False when it is not there (any more).
+
+        Raises `PlatformUnavailableError` when the transport does not take it; then it is still there.
+        """
+        async with self._ledger.transaction() as connection:
+            taken = await connection.fetchrow(TAKE_MESSAGE, letter)
+            if taken is None:
+                return False
+            entry = actor.did("message.redelivered", str(letter), reason, queue=taken["queue"], mended=body is not None)
+            await record(connection, entry)
+            # Before the commit: what both the transport and the ledger then have is delivered twice, and dropped once.
+            await transport.redeliver(taken["queue"], taken["body"] if body is None else body, taken["headers"])
+        return True
+
+    async def discard(self, fingerprint: str, actor: Actor, reason: str | None = None) -> int:
+        """Throw the messages of one group away; returns how many those were."""
+        async with self._ledger.transaction() as connection:
+            gone = await connection.fetch(TAKE_GROUP, fingerprint)
+            if gone:
+                await record(connection, actor.did("message.discarded", fingerprint, reason, messages=len(gone)))
+        return len(gone)

@@ -1,0 +1,136 @@
+"""Running again what failed: one run, or many of them at a rate, after one that goes ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from carillon.errors import InvalidArgumentsError
+from carillon.ids import derived_id
+from carillon.ledger.audit import Actor, record
+from carillon.ledger.records import After, NewRun, Submitted, cause_of
+
+if TYPE_CHECKING:
+    from carillon.ledger.ledger import Connection, Ledger
+
+LOCK = "select pg_advisory_xact_lock(hashtextextended('replay ' || $1::text, 0))"
+ORIGINALS = """
+select id, domain, task, state, args, labels, priority, event_id, cause, callback_url
+from carillon.runs where id = any($1::uuid[]) and ended_on < 'infinity'
+"""
+#: The replays there are of a run: one that lives or completed is the answer to the next wish for one.
+REPLAYS = "select id, state from carillon.runs where replay_of = $1 order by created_at desc"
+SETTLE = """
+update carillon.runs set settled_at = now()
+where id = any($1::uuid[]) and ended_on < 'infinity' and state = 'failed' and settled_at is null returning id
+"""
+
+#: Ended like this, a run may be run again.
+REPLAYABLE = frozenset({"failed", "cancelled", "partial"})
+
+
+class Pace(NamedTuple):
+    """How the runs of a group start: so many each second, once the one that went ahead has completed."""
+
+    #: A run that was made before; None when nobody goes ahead.
+    canary: UUID | None
+    per_second: float
+    #: How many of the group were made in earlier calls.
+    earlier: int = 0
+
+    def of(self, number: int) -> tuple[After | None, datetime | None]:
+        """What the run of this number (1 is the first) waits for, and not before when it starts."""
+        delay = timedelta(seconds=(self.earlier + number) / self.per_second)
+        if self.canary is None:
+            return None, datetime.now(UTC) + delay
+        return After(runs=[self.canary], delay=delay), None
+
+
+class Replays:
+    """Repeats runs; what it makes says of which run it is a repetition."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def replay(
+        self, run: UUID, actor: Actor, reason: str | None = None, *, args: Mapping[str, Any] | None = None
+    ) -> Submitted:
+        """Run a failed, cancelled or partial run again, perhaps with other arguments, as a run of its own.
+
+        Asking twice makes one: while a replay lives, or when it completed, it is the answer. Raises
+        `InvalidArgumentsError` for a run that cannot be repeated; whoever calls has checked `args` against the schema.
+        """
+        async with self._ledger.transaction() as connection:
+            original = await self._original(connection, run)
+            submitted = await self._submit(connection, original, actor, args)
+            if submitted.created:
+                entry = actor.did("run.replayed", str(run), reason, as_run=str(submitted.id), edited=args is not None)
+                await record(connection, entry)
+        return submitted
+
+    async def _original(self, connection: Connection, run: UUID) -> asyncpg.Record:
+        original = await connection.fetchrow(ORIGINALS, [run])
+        if original is None or original["state"] not in REPLAYABLE:
+            state = "has not ended, or nobody knows it" if original is None else f"ended {original['state']}"
+            message = f"the run {run} {state}; only what failed, was cancelled or is partial can be run again"
+            raise InvalidArgumentsError(message)
+        return original
+
+    async def replay_all(
+        self, connection: Connection, runs: Sequence[UUID], actor: Actor, pace: Pace | None = None
+    ) -> list[Submitted]:
+        """Run several again, in a transaction of the caller's, which also records it; what cannot be is left out."""
+        originals = {row["id"]: row for row in await connection.fetch(ORIGINALS, list(runs))}
+        found = [originals[run] for run in runs if run in originals and originals[run]["state"] in REPLAYABLE]
+        submitted = []
+        for number, original in enumerate(found, start=1):
+            after, run_at = (None, None) if pace is None else pace.of(number)
+            submitted.append(await self._submit(connection, original, actor, None, after, run_at))
+        return submitted
+
+    async def _submit(
+        self,
+        connection: Connection,
+        original: asyncpg.Record,
+        actor: Actor,
+        args: Mapping[str, Any] | None,
+        after: After | None = None,
+        run_at: datetime | None = None,
+    ) -> Submitted:
+        await connection.execute(LOCK, str(original["id"]))
+        earlier = await connection.fetch(REPLAYS, original["id"])
+        for replay in earlier:
+            if replay["state"] not in REPLAYABLE:
+                return Submitted(replay["id"], created=False)
+        run = NewRun(
+            id=derived_id("replay", str(original["id"]), str(len(earlier))),
+            domain=original["domain"],
+            task=original["task"],
+            args=orjson.dumps(original["args"] if args is None else args).decode(),
+            labels=original["labels"],
+            priority=original["priority"],
+            event_id=original["event_id"],
+            cause=cause_of(original["cause"]),
+            callback_url=original["callback_url"],
+            replay_of=original["id"],
+            after=after,
+            run_at=run_at,
+            actor=actor.name,
+        )
+        return await self._ledger.conditions.accept(run, connection)
+
+    async def settle(self, runs: Sequence[UUID], actor: Actor, reason: str | None = None) -> int:
+        """Say of failed runs that nothing more has to be done about them; returns of how many that was news."""
+        async with self._ledger.transaction() as connection:
+            settled = await connection.fetch(SETTLE, list(runs))
+            if len(settled) == 1:
+                await record(connection, actor.did("run.settled", str(settled[0]["id"]), reason))
+            elif settled:
+                ids = [str(row["id"]) for row in settled]
+                await record(connection, actor.did("runs.settled", f"{len(ids)} runs", reason, runs=ids))
+        return len(settled)

@@ -1,0 +1,182 @@
+"""Acting on many runs: first the set is chosen and shown, then exactly this set is acted upon.
+
+A selection keeps the ids of its runs, so that what arrives after the preview is not touched, however well it would fit.
+The act goes on where it stopped: it may be called again until nothing remains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from uuid import UUID
+
+import orjson
+
+from carillon.errors import InvalidArgumentsError
+from carillon.ids import new_id
+from carillon.ledger.audit import Action, Actor, record
+from carillon.ledger.replays import SETTLE, Pace
+from carillon.ledger.steering import cancel_all
+
+if TYPE_CHECKING:
+    from carillon.ledger.ledger import Connection, Ledger
+
+Act = Literal["cancel", "replay", "settle", "delete"]
+
+#: No selection is larger, and none is valid for longer.
+MOST_RUNS = 1_000_000
+VALID = timedelta(minutes=15)
+#: Runs acted upon in one transaction.
+CHUNK = 500
+SAMPLE = 10
+
+#: What an act can do something to; the rest of what was asked for is not selected.
+FITTING: Mapping[Act, str] = {
+    "cancel": "r.finished_at is null",
+    "replay": "r.state in ('failed', 'cancelled', 'partial')",
+    "settle": "r.state = 'failed' and r.settled_at is null",
+    "delete": "r.finished_at is not null",
+}
+_DONE: Mapping[Act, Action] = {
+    "cancel": "runs.cancelled",
+    "replay": "runs.replayed",
+    "settle": "runs.settled",
+    "delete": "runs.deleted",
+}
+
+MAKE = "insert into carillon.selections (id, action, actor, filters, count) values ($1, $2, $3, $4::text::jsonb, 0)"
+COUNT = """
+update carillon.selections set count = (select count(*) from carillon.selected where selection_id = $1) where id = $1
+returning count
+"""
+SHOW = """
+select r.id, r.task, r.state, r.created_at, r.finished_at, r.error->>'message' as error
+from carillon.selected s join carillon.runs r on r.id = s.run_id where s.selection_id = $1 limit $2
+"""
+TAKE = """
+select id, action, actor, count, begun_at from carillon.selections
+where id = $1 and (begun_at is not null or made_at > now() - $2::interval) for update
+"""
+BEGIN = "update carillon.selections set begun_at = now() where id = $1"
+NEXT = """
+delete from carillon.selected where ctid = any(array(
+    select ctid from carillon.selected where selection_id = $1 order by run_id limit $2
+)) returning run_id
+"""
+CANARY = "select canary from carillon.selections where id = $1"
+SET_CANARY = "update carillon.selections set canary = $2 where id = $1"
+REMAINING = "select count(*) from carillon.selected where selection_id = $1"
+DELETE = """
+with gone as (delete from carillon.runs where id = any($1::uuid[]) and ended_on < 'infinity' returning id),
+tries as (delete from carillon.attempts using gone where run_id = gone.id)
+select id from gone
+"""
+FORGET = """
+with old as (delete from carillon.selections where made_at < now() - interval '1 day' returning id)
+delete from carillon.selected using old where selection_id = old.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A set of runs that was chosen: its id is the token for acting upon it."""
+
+    id: UUID
+    action: Act
+    count: int
+    #: Some of its runs: id, task, state, created_at, finished_at, error.
+    sample: Sequence[Mapping[str, Any]]
+
+
+class Progress(NamedTuple):
+    """How far an act is."""
+
+    done: int
+    remaining: int
+
+
+class Selections:
+    """Chooses runs, and acts upon what was chosen."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def make(
+        self, action: Act, where: str, values: Sequence[object], filters: Mapping[str, Any], actor: Actor
+    ) -> Selection:
+        """Choose the runs that fit `where`, a condition on `carillon.runs r` with the parameters `$1` and on.
+
+        `filters` says the same for people. Raises `InvalidArgumentsError` where they are more than 1,000,000.
+        """
+        selection = new_id()
+        choose = (
+            f"insert into carillon.selected select ${len(values) + 1}, r.id from carillon.runs r "
+            f"where ({where}) and {FITTING[action]} limit {MOST_RUNS + 1}"
+        )
+        async with self._ledger.transaction() as connection:
+            await connection.execute(MAKE, selection, action, actor.name, orjson.dumps(filters, default=str).decode())
+            await connection.execute(choose, *values, selection, timeout=60)
+            count = await connection.fetchval(COUNT, selection)
+            if count > MOST_RUNS:
+                message = f"more than {MOST_RUNS:,} runs fit; narrow the search, for example with since and until"
+                raise InvalidArgumentsError(message)
+            sample = [dict(row) for row in await connection.fetch(SHOW, selection, SAMPLE)]
+        return Selection(selection, action, count, sample)
+
+    async def act(
+        self, selection: UUID, actor: Actor, reason: str | None = None, *, per_second: float = 50.0
+    ) -> Progress:
+        """Act upon the next 500 runs of a selection. Call again until nothing remains.
+
+        A replay lets one run go ahead; the others wait for it to complete, and then start at `per_second`. Raises
+        `InvalidArgumentsError` for a selection that is unknown, was made for somebody else, or is 15 minutes old.
+        """
+        async with self._ledger.transaction() as connection:
+            found = await connection.fetchrow(TAKE, selection, VALID)
+            if found is None or found["actor"] != actor.name:
+                message = "no such selection, or it was made more than 15 minutes ago; make the preview again"
+                raise InvalidArgumentsError(message)
+            action: Act = found["action"]
+            if found["begun_at"] is None:
+                await connection.execute(BEGIN, selection)
+                entry = actor.did(_DONE[action], str(selection), reason, runs=found["count"])
+                await record(connection, entry)
+            before = await connection.fetchval(REMAINING, selection)
+            chosen = [row["run_id"] for row in await connection.fetch(NEXT, selection, CHUNK)]
+            pace = (per_second, found["count"] - before)
+            awaited = await self._apply(connection, selection, action, chosen, actor, pace)
+        await self._ledger.followups.follow(awaited)
+        return Progress(found["count"] - before + len(chosen), before - len(chosen))
+
+    async def _apply(
+        self,
+        connection: Connection,
+        selection: UUID,
+        action: Act,
+        runs: Sequence[UUID],
+        actor: Actor,
+        pace: tuple[float, int],
+    ) -> Sequence[UUID]:
+        if action == "cancel":
+            return (await cancel_all(connection, runs, actor, None))[1]
+        if action == "delete":
+            await connection.fetch(DELETE, list(runs))
+        elif action == "settle":
+            await connection.fetch(SETTLE, list(runs))
+        else:
+            await self._replay(connection, selection, runs, actor, *pace)
+        return []
+
+    async def _replay(
+        self, connection: Connection, selection: UUID, runs: Sequence[UUID], actor: Actor, per_second: float, first: int
+    ) -> None:
+        canary = await connection.fetchval(CANARY, selection)
+        left = list(runs)
+        while canary is None and left:
+            ahead = await self._ledger.replays.replay_all(connection, [left.pop(0)], actor)
+            canary = ahead[0].id if ahead else None
+            await connection.execute(SET_CANARY, selection, canary)
+        pace = Pace(canary, per_second, first)
+        await self._ledger.replays.replay_all(connection, left, actor, pace)

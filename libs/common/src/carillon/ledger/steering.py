@@ -1,0 +1,194 @@
+"""Steering by people: cancelling runs, pausing and resuming a run, a task or a domain's queue.
+
+Each call is one transaction together with its entry in the audit trail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+from uuid import UUID
+
+import orjson
+
+from carillon.errors import InvalidArgumentsError
+from carillon.ledger.audit import Actor, record
+from carillon.ledger.followups import resolve
+from carillon.ledger.statements.rows import bury, taken_out
+
+if TYPE_CHECKING:
+    from carillon.ledger.ledger import Connection, Ledger
+
+#: What may be cancelled or paused by itself, because nobody executes it.
+WAITING = "state in ('pending', 'queued', 'retrying', 'paused')"
+
+#: Runs, and all that they submitted, that live; locked in order, so that none begins or ends meanwhile.
+FAMILY = """
+with recursive family as (
+    select unnest($1::uuid[]) as id
+    union
+    select r.id from carillon.runs r join family f on r.parent_id = f.id
+)
+select r.id, r.state from carillon.runs_live r join family f on f.id = r.id order by r.id for update of r
+"""
+CANCEL_WAITING = f"""
+with gone as (
+    delete from carillon.runs_live r where r.id = any($1::uuid[]) and {WAITING} returning {taken_out()}
+), kept as ({bury("gone", state="'cancelled'", error="$2::text::jsonb")})
+select id, awaited from gone
+"""
+#: The payload of the notification is a worker's id: each hears only what is for it.
+ASK_RUNNING = """
+with asked as (
+    update carillon.runs_live set cancel = $2::text::jsonb
+    where id = any($1::uuid[]) and state = 'running' and cancel is null returning worker_id
+)
+select pg_notify('carillon_runs', worker_id::text) from asked group by worker_id
+"""
+#: Which of the runs that a worker executes somebody wants cancelled.
+WANTED = """
+select id, cancel->>'message' as reason from carillon.runs_live
+where id = any($1::uuid[]) and state = 'running' and cancel is not null
+"""
+
+PAUSE = """
+update carillon.runs_live set state = 'paused', dispatched_at = null
+where id = $1 and state in ('pending', 'queued', 'retrying') returning id
+"""
+RESUME = """
+with freed as (
+    update carillon.runs_live set run_at = greatest(run_at, now()),
+        state = case when after is not null then 'pending' when attempt > 1 then 'retrying' else 'queued' end
+    where id = $1 and state = 'paused' returning id, domain
+)
+select id, pg_notify('carillon_runs', domain) from freed
+"""
+STATE = "select state from carillon.runs where id = $1"
+
+KNOWN = "select exists(select from carillon.tasks where domain = $1 or name = $1)"
+HOLD = "insert into carillon.holds (name, actor, reason) values ($1, $2, $3) on conflict do nothing returning name"
+RELEASE = "delete from carillon.holds where name = $1 returning name"
+#: What was delivered while nothing might start waits in the ledger again.
+LET_GO = """
+with freed as (
+    update carillon.runs_live set dispatched_at = null
+    where domain = split_part($1, '.', 1) and (domain = $1 or task = $1) and priority between 0 and 3
+      and state in ('queued', 'retrying') and dispatched_at is not null
+)
+select pg_notify('carillon_runs', split_part($1, '.', 1))
+"""
+HOLDS = "select name, actor, reason, since from carillon.holds order by name"
+
+
+class Cancelled(NamedTuple):
+    """How many runs ended at once, and how many execute and were asked to end."""
+
+    ended: int
+    asked: int
+
+
+class Hold(NamedTuple):
+    """A domain or task of which nothing starts."""
+
+    name: str
+    actor: str
+    reason: str | None
+    since: object
+
+
+class Steering:
+    """What people do to runs and queues."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def cancel(self, run: UUID, actor: Actor, reason: str | None = None) -> Cancelled:
+        """Cancel a run and whatever it submitted.
+
+        What waits ends at once. What executes is asked to, and ends when its code has stopped: at the latest with the
+        grace that its task grants. Cancelling what has ended changes nothing, and is not recorded.
+        """
+        async with self._ledger.transaction() as connection:
+            cancelled, awaited = await cancel_all(connection, [run], actor, reason)
+            if any(cancelled):
+                await record(connection, actor.did("run.cancelled", str(run), reason, **cancelled._asdict()))
+        await self._ledger.followups.follow(awaited)
+        return cancelled
+
+    async def wanted(self, running: Sequence[UUID]) -> list[tuple[UUID, str]]:
+        """Which of these executing runs somebody wants cancelled, and why."""
+        rows = await self._ledger.pool.fetch(WANTED, list(running))
+        return [(row["id"], row["reason"]) for row in rows]
+
+    async def pause_run(self, run: UUID, actor: Actor, reason: str | None = None) -> str | None:
+        """Let a run that waits not start until it is resumed; returns its state afterwards, None for an unknown run.
+
+        A run that executes, or has ended, stays as it is.
+        """
+        async with self._ledger.transaction() as connection:
+            if await connection.fetchval(PAUSE, run) is not None:
+                await record(connection, actor.did("run.paused", str(run), reason))
+            state: str | None = await connection.fetchval(STATE, run)
+        return state
+
+    async def resume_run(self, run: UUID, actor: Actor, reason: str | None = None) -> str | None:
+        """Let a paused run go on; returns its state afterwards, None for an unknown run."""
+        async with self._ledger.transaction() as connection:
+            awaited: Sequence[UUID] = ()
+            if await connection.fetchval(RESUME, run) is not None:
+                awaited = await resolve(connection, [run])
+                await record(connection, actor.did("run.resumed", str(run), reason))
+            state: str | None = await connection.fetchval(STATE, run)
+        await self._ledger.followups.follow(awaited)
+        return state
+
+    async def pause(self, name: str, actor: Actor, reason: str | None = None) -> bool:
+        """Let nothing of a domain, or of one task, start: nothing does that was not started when this returns.
+
+        What executes goes on. Returns False when it was paused before. Raises `InvalidArgumentsError` for a name that
+        no domain and no task has.
+        """
+        async with self._ledger.transaction() as connection:
+            if not await connection.fetchval(KNOWN, name):
+                message = f"no domain and no task is called {name!r}; `carillon doctor` lists the services there are"
+                raise InvalidArgumentsError(message)
+            paused = await connection.fetchval(HOLD, name, actor.name, reason) is not None
+            if paused:
+                await record(connection, actor.did(_word(name, "paused"), name, reason))
+        return paused
+
+    async def resume(self, name: str, actor: Actor, reason: str | None = None) -> bool:
+        """Let a paused domain or task start its runs again; False when it was not paused."""
+        async with self._ledger.transaction() as connection:
+            resumed = await connection.fetchval(RELEASE, name) is not None
+            if resumed:
+                await connection.execute(LET_GO, name)
+                await record(connection, actor.did(_word(name, "resumed"), name, reason))
+        return resumed
+
+    async def holds(self) -> list[Hold]:
+        """What is paused, by name."""
+        return [Hold(*row) for row in await self._ledger.pool.fetch(HOLDS)]
+
+
+async def cancel_all(
+    connection: Connection, runs: Sequence[UUID], actor: Actor, reason: str | None
+) -> tuple[Cancelled, list[UUID]]:
+    """Cancel runs with all that they submitted; also returns those that ended and are awaited."""
+    family = await connection.fetch(FAMILY, list(runs))
+    message = f"cancelled by {actor.name}{f': {reason}' if reason else ''}"
+    told = orjson.dumps({"type": "Cancelled", "message": message, "by": actor.name}).decode()
+    waiting = [row["id"] for row in family if row["state"] != "running"]
+    running = [row["id"] for row in family if row["state"] == "running"]
+    gone = await connection.fetch(CANCEL_WAITING, waiting, told) if waiting else []
+    if running:
+        await connection.execute(ASK_RUNNING, running, told)
+    return Cancelled(len(gone), len(running)), [row["id"] for row in gone if row["awaited"]]
+
+
+def _word(
+    name: str, done: Literal["paused", "resumed"]
+) -> Literal["queue.paused", "queue.resumed", "task.paused", "task.resumed"]:
+    if "." in name:
+        return "task.paused" if done == "paused" else "task.resumed"
+    return "queue.paused" if done == "paused" else "queue.resumed"

@@ -1,0 +1,264 @@
+"""What people do to runs and queues, on both transports: cancel, pause, resume, run again, act on many."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from shop import Shop, shop_service
+
+from carillon.errors import InvalidArgumentsError
+from carillon.ids import new_id
+from carillon.ledger.audit import Actor
+from carillon.ledger.records import NewRun
+from carillon.platform import Platform
+from carillon.testing import eventually, running
+
+ADA = Actor("ada", "a test")
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop()
+
+
+async def submitted(platform: Platform, task: str = "add", args: str = '{"a": 1}', **options: Any) -> UUID:
+    run = NewRun(id=new_id(), domain="shop", task=f"shop.{task}", args=args, **options)
+    return (await platform.submit(run)).id
+
+
+async def state_of(platform: Platform, run: UUID) -> str:
+    return (await platform.history.run(run))["state"]
+
+
+async def ended(platform: Platform, run: UUID) -> Any:
+    async def look():
+        row = await platform.history.run(run)
+        return row if row["finished_at"] else None
+
+    return await eventually(look)
+
+
+async def entered(shop: Shop) -> bool:
+    return shop.entered.is_set()
+
+
+async def audited(platform: Platform, subject: str) -> list[tuple[str, str]]:
+    rows = await platform.ledger.pool.fetch(
+        "select action, actor from carillon.audit where subject = $1 order by seq", subject
+    )
+    return [(row["action"], row["actor"]) for row in rows]
+
+
+def in_an_hour() -> datetime:
+    return datetime.now(UTC) + timedelta(hours=1)
+
+
+async def test_a_run_that_waits_is_cancelled_at_once_and_never_starts(platform, shop):
+    queued, delayed = await submitted(platform), await submitted(platform, run_at=in_an_hour())
+
+    done = [await platform.ledger.steering.cancel(run, ADA, "not needed") for run in (queued, delayed)]
+    async with running(shop_service(platform.settings, shop), platform):
+        await ended(platform, await submitted(platform, args='{"a": 2}'))
+
+    assert done == [(1, 0), (1, 0)]
+    assert [await state_of(platform, run) for run in (queued, delayed)] == ["cancelled", "cancelled"]
+    assert (await platform.history.run(queued))["error"]["message"] == "cancelled by ada: not needed"
+    assert shop.done["add 1"] == 0
+    assert await audited(platform, str(queued)) == [("run.cancelled", "ada")]
+
+
+async def test_a_run_that_executes_is_cancelled_and_its_code_is_told(platform, shop):
+    async with running(shop_service(platform.settings, shop), platform):
+        run = await submitted(platform, "wait_at_the_gate", '{"name": "x"}')
+        await eventually(lambda: entered(shop))
+        asked = await platform.ledger.steering.cancel(run, ADA)
+        row = await ended(platform, run)
+
+    assert asked == (0, 1)
+    assert (row["state"], row["error"]["message"], row["attempt"]) == ("cancelled", "cancelled by ada", 1)
+    assert shop.done["x"] == 0
+
+
+async def test_cancelling_a_run_cancels_what_it_submitted_too(platform):
+    parent = await submitted(platform, run_at=in_an_hour())
+    child = await submitted(platform, run_at=in_an_hour(), parent_id=parent)
+    grandchild = await submitted(platform, run_at=in_an_hour(), parent_id=child)
+    stranger = await submitted(platform, run_at=in_an_hour())
+
+    done = await platform.ledger.steering.cancel(parent, ADA)
+
+    states = [await state_of(platform, run) for run in (parent, child, grandchild, stranger)]
+    assert (done.ended, states) == (3, ["cancelled", "cancelled", "cancelled", "queued"])
+
+
+async def test_cancelling_what_has_ended_changes_nothing_and_is_not_recorded(platform):
+    run = await submitted(platform, run_at=in_an_hour())
+    await platform.ledger.steering.cancel(run, ADA)
+
+    again = await platform.ledger.steering.cancel(run, ADA, "again")
+
+    assert again == (0, 0)
+    assert await audited(platform, str(run)) == [("run.cancelled", "ada")]
+
+
+async def test_a_run_whose_cancellation_its_worker_did_not_live_to_hear_ends_cancelled(platform):
+    dead = new_id()
+    run = await submitted(platform, run_at=datetime.now(UTC))
+    await platform.ledger.enrol(dead, "shop", "elsewhere", 1, "0", 1)
+    await platform.ledger.start((run, 1, dead))
+    await platform.ledger.steering.cancel(run, ADA)
+
+    handed_back = await platform.ledger.hand_back(dead)
+
+    assert handed_back.moved == 1
+    assert await state_of(platform, run) == "cancelled"
+
+
+@pytest.mark.parametrize("name", ["shop", "shop.add"])
+async def test_nothing_of_what_is_paused_starts_until_it_is_resumed(platform, shop, name):
+    steering = platform.ledger.steering
+    async with running(shop_service(platform.settings, shop), platform):
+        paused = [await steering.pause(name, ADA, "maintenance"), await steering.pause(name, ADA)]
+        held = [await submitted(platform) for _ in range(5)]
+        other = await submitted(platform, "shout", '{"text": "x"}')
+        if name == "shop.add":
+            await ended(platform, other)
+        await asyncio.wait_for(let_the_worker_look(platform), 20)
+        states = {await state_of(platform, run) for run in held}
+        resumed = [await steering.resume(name, ADA), await steering.resume(name, ADA)]
+        ends = [(await ended(platform, run))["state"] for run in held]
+
+    assert (paused, states, resumed) == ([True, False], {"queued"}, [True, False])
+    assert ends == ["completed"] * 5
+    assert [action for action, _ in await audited(platform, name)][-2:] == [
+        f"{'task' if '.' in name else 'queue'}.paused",
+        f"{'task' if '.' in name else 'queue'}.resumed",
+    ]
+
+
+async def let_the_worker_look(platform: Platform) -> None:
+    """Until every worker has said twice more that it lives: it claims, or is sent, what there is more often."""
+
+    async def beat() -> datetime:
+        (worker,) = await platform.history.live_workers()
+        return worker["heartbeat_at"]
+
+    for _ in range(2):
+        last = await beat()
+
+        async def has_beaten(last: datetime = last) -> bool:
+            return await beat() > last
+
+        await eventually(has_beaten)
+
+
+async def test_pausing_what_nobody_knows_is_refused(platform):
+    with pytest.raises(InvalidArgumentsError, match="no domain and no task is called 'shoe'"):
+        await platform.ledger.steering.pause("shoe", ADA)
+
+
+async def test_one_run_is_paused_and_goes_on_when_it_is_resumed(platform, shop):
+    steering = platform.ledger.steering
+    run = await submitted(platform)
+
+    paused = await steering.pause_run(run, ADA)
+    async with running(shop_service(platform.settings, shop), platform):
+        await ended(platform, await submitted(platform, args='{"a": 2}'))
+        still = await state_of(platform, run)
+        resumed = await steering.resume_run(run, ADA)
+        row = await ended(platform, run)
+
+    assert (paused, still, resumed, row["state"]) == ("paused", "paused", "queued", "completed")
+    assert await audited(platform, str(run)) == [("run.paused", "ada"), ("run.resumed", "ada")]
+
+
+async def failed_run(platform: Platform) -> UUID:
+    run = await submitted(platform, "refuse", '{"how": "never"}')
+    await ended(platform, run)
+    return run
+
+
+async def test_a_failed_run_is_run_again_once_however_often_that_is_asked(platform, shop):
+    async with running(shop_service(platform.settings, shop), platform):
+        run = await failed_run(platform)
+        replays = platform.ledger.replays
+        asked = await asyncio.gather(*(replays.replay(run, ADA, args={"how": "snooze"}) for _ in range(5)))
+        replay = await platform.history.run(asked[0].id)
+
+    assert len({each.id for each in asked}) == 1
+    assert [each.created for each in asked].count(True) == 1
+    assert (replay["replay_of"], replay["args"]) == (run, {"how": "snooze"})
+    assert await state_of(platform, run) == "failed"
+    assert await audited(platform, str(run)) == [("run.replayed", "ada")]
+
+
+async def test_what_did_not_fail_cannot_be_run_again(platform):
+    run = await submitted(platform, run_at=in_an_hour())
+
+    with pytest.raises(InvalidArgumentsError, match="has not ended"):
+        await platform.ledger.replays.replay(run, ADA)
+
+
+async def test_failed_runs_are_grouped_by_what_went_wrong_until_somebody_deals_with_them(platform, shop):
+    letters = platform.ledger.dead_letters
+    async with running(shop_service(platform.settings, shop), platform):
+        runs = [await failed_run(platform) for _ in range(3)]
+        other = await submitted(platform, "dawdle", "{}")
+        await ended(platform, other)
+        groups = await letters.runs("shop")
+        settled = await platform.ledger.replays.settle([runs[0]], ADA, "known")
+        await platform.ledger.replays.replay(runs[1], ADA)
+        left = await letters.runs()
+
+    assert {(group.task, group.count) for group in groups} == {("shop.refuse", 3), ("shop.dawdle", 1)}
+    assert settled == 1
+    assert runs[2] in next(group for group in left if group.task == "shop.refuse").sample
+
+
+async def test_a_preview_binds_the_act_to_what_was_shown(platform):
+    shown = [await submitted(platform, run_at=in_an_hour()) for _ in range(3)]
+    selections = platform.ledger.selections
+    selection = await selections.make("cancel", "r.task = $1", ["shop.add"], {"task": "shop.add"}, ADA)
+    later = await submitted(platform, run_at=in_an_hour())
+
+    progress = await selections.act(selection.id, ADA, "storm")
+
+    assert (selection.count, len(selection.sample)) == (3, 3)
+    assert progress == (3, 0)
+    assert [await state_of(platform, run) for run in (*shown, later)] == ["cancelled"] * 3 + ["queued"]
+    assert await audited(platform, str(selection.id)) == [("runs.cancelled", "ada")]
+
+
+async def test_a_selection_of_somebody_else_is_refused(platform):
+    selection = await platform.ledger.selections.make("cancel", "true", [], {}, ADA)
+
+    with pytest.raises(InvalidArgumentsError, match="make the preview again"):
+        await platform.ledger.selections.act(selection.id, Actor("eve", "a test"))
+
+
+async def test_a_group_is_run_again_after_one_that_goes_ahead_and_stops_when_that_fails(platform, shop):
+    async with running(shop_service(platform.settings, shop), platform):
+        runs = [await failed_run(platform) for _ in range(3)]
+        selection = await platform.ledger.selections.make("replay", "r.id = any($1)", [runs], {}, ADA)
+        await platform.ledger.selections.act(selection.id, ADA, per_second=100)
+        replays = await platform.ledger.pool.fetch("select id from carillon.runs where replay_of = any($1)", runs)
+        ends = [(await ended(platform, row["id"]))["state"] for row in replays]
+
+    assert sorted(ends) == ["cancelled", "cancelled", "failed"]
+
+
+async def test_what_ended_is_deleted_and_what_lives_stays(platform, shop):
+    async with running(shop_service(platform.settings, shop), platform):
+        run = await failed_run(platform)
+    alive = await submitted(platform, run_at=in_an_hour())
+    selection = await platform.ledger.selections.make("delete", "r.domain = 'shop'", [], {}, ADA)
+
+    progress = await platform.ledger.selections.act(selection.id, ADA)
+
+    assert progress == (1, 0)
+    assert await platform.history.run(run) is None
+    assert await state_of(platform, alive) == "queued"
