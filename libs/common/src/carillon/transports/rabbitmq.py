@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Self
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractRobustChannel, AbstractRobustConnection, AbstractRobustQueue
+from aiormq.channel import Channel
 
 from carillon.cloudevents import Envelope
 from carillon.contracts import Event
@@ -19,6 +20,7 @@ from carillon.errors import PlatformUnavailableError
 from carillon.ledger.records import Delivery
 from carillon.transports.port import Bury, Consumer, Execute, Hear
 from carillon.transports.rabbitmq_events import RabbitEvents
+from carillon.transports.rabbitmq_publishing import Publisher
 from carillon.transports.rabbitmq_runs import CONNECT_SECONDS, QUEUE, RunConsumer
 from carillon.transports.wire import encode
 
@@ -43,6 +45,7 @@ class RabbitTransport:
         self._taking: AbstractRobustConnection | None = None
         self._channel: AbstractRobustChannel | None = None
         self._declared: set[str] = set()
+        self._publisher: Publisher | None = None
         self._events = RabbitEvents(url, prefix=prefix, bury=bury)
         self._open = AsyncExitStack()
 
@@ -71,15 +74,17 @@ class RabbitTransport:
         if not deliveries:
             return []
         try:
-            async with asyncio.timeout(PUBLISH_SECONDS):
-                queue = await self._declare(domain)
-                results = await asyncio.gather(*(self._give(queue, d) for d in deliveries), return_exceptions=True)
+            queue = await self._declare(domain)
+            publisher = await self._current_publisher()
+            confirms = [publisher.publish(queue, encode(delivery)) for delivery in deliveries]
+            await asyncio.wait(confirms, timeout=PUBLISH_SECONDS)
+            errors = [_error_of(confirm) for confirm in confirms]
         except Exception as error:  # noqa: BLE001 - whatever it was, the ledger sends again
-            results = [error] * len(deliveries)
-        failed = [d.id for d, result in zip(deliveries, results, strict=True) if isinstance(result, BaseException)]
+            errors = [error] * len(deliveries)
+        failed = [delivery.id for delivery, error in zip(deliveries, errors, strict=True) if error is not None]
         if failed:
             self._declared.clear()
-            first = next(result for result in results if isinstance(result, BaseException))
+            first = next(error for error in errors if error is not None)
             log.warning("publish failed", domain=domain, runs=len(failed), error=repr(first))
         return failed
 
@@ -138,22 +143,26 @@ class RabbitTransport:
             heartbeat=HEARTBEAT_SECONDS,
         )
 
+    async def _current_publisher(self) -> Publisher:
+        """The publisher of the channel that stands now: a new connection brings a new channel."""
+        channel = cast("Channel", await self._giving_channel.get_underlay_channel())
+        if self._publisher is None or self._publisher.channel is not channel:
+            self._publisher = Publisher(channel)
+        return self._publisher
+
     async def _declare(self, domain: str) -> str:
         name = self._queue(domain)
         if name not in self._declared:
-            await _declare_queue(self._giving_channel, name)
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                await _declare_queue(self._giving_channel, name)
             self._declared.add(name)
         return name
 
-    async def _give(self, queue: str, delivery: Delivery) -> None:
-        message = aio_pika.Message(
-            encode(delivery),
-            content_type="application/json",
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            # Unique for each publish: two in flight with one id would share each other's returns.
-            message_id=uuid4().hex,
-        )
-        await self._giving_channel.default_exchange.publish(message, routing_key=queue, mandatory=True)
+
+def _error_of(confirm: asyncio.Future[Any]) -> BaseException | None:
+    if not confirm.done():
+        return TimeoutError(f"RabbitMQ did not confirm within {PUBLISH_SECONDS} s")
+    return asyncio.CancelledError() if confirm.cancelled() else confirm.exception()
 
 
 async def _declare_queue(channel: AbstractRobustChannel, name: str) -> AbstractRobustQueue:
