@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -19,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from carillon.cloudevents import Envelope, from_ledger
 from carillon.contracts import Event
+from carillon.errors import IdempotencyConflictError
 from carillon.ids import derived_id, new_id
 from carillon.ledger.catalogue import Catalogue
 from carillon.ledger.group_commit import SERVER_AWAY
@@ -26,6 +28,7 @@ from carillon.ledger.history import History
 from carillon.ledger.ledger import Ledger
 from carillon.ledger.records import Delivery, NewEvent, NewRun, Submitted
 from carillon.ledger.schedules import Schedules
+from carillon.ledger.statements import SAME_WORK
 from carillon.ledger.wakeups import Wakeups
 from carillon.run import Cause
 from carillon.settings import PlatformSettings, sqlalchemy_url
@@ -105,37 +108,71 @@ class Platform:
         Raises `IdempotencyConflictError` when its id was accepted with other arguments, and one of
         `carillon.ledger.group_commit.SERVER_AWAY` when PostgreSQL does not answer; then nothing was accepted.
         """
-        given = run.run_at is None and await self._is_open(run.domain)
+        given = run.run_at is None and await self._reserve(run.domain, 1) == 1
         submitted = await self.ledger.submit((run, given))
         if given and submitted.created:
-            await self._give(run)
+            await self.dispatch(run.domain, [_delivery(run)])
         return submitted
 
-    async def _is_open(self, domain: str) -> bool:
+    async def submit_many(self, runs: Sequence[NewRun]) -> list[Submitted]:
+        """Accept runs together, in order, as one statement for every 500: they are durable when this returns.
+
+        Raises `IdempotencyConflictError`, which says where, when one has an id that was accepted with other arguments;
+        then none was accepted, unless somebody else used the id in this very moment. Raises one of
+        `carillon.ledger.group_commit.SERVER_AWAY` when PostgreSQL does not answer; then some may have been accepted,
+        and those with an idempotency key can be sent again.
+        """
+        await self._refuse_conflicts(runs)
+        given = await self._fitting(runs)
+        outcomes = await self.ledger.submit.together(list(zip(runs, given, strict=True)))
+        created: dict[str, list[Delivery]] = {}
+        for run, was_given, outcome in zip(runs, given, outcomes, strict=True):
+            if was_given and isinstance(outcome, Submitted) and outcome.created:
+                created.setdefault(run.domain, []).append(_delivery(run))
+        for domain, deliveries in created.items():
+            await self.dispatch(domain, deliveries)
+        return _all_accepted(outcomes)
+
+    async def _refuse_conflicts(self, runs: Sequence[NewRun]) -> None:
+        keyed = [(position, run) for position, run in enumerate(runs) if run.idempotency_key is not None]
+        if not keyed:
+            return
+        first: dict[UUID, tuple[str, Any]] = {}
+        work = {position: (run.task, orjson.loads(run.args)) for position, run in keyed}
+        refused = [position for position, run in keyed if first.setdefault(run.id, work[position]) != work[position]]
+        ids, tasks, args = zip(*((run.id, run.task, run.args) for _, run in keyed), strict=True)
+        rows = await self.ledger.pool.fetch(SAME_WORK, ids, tasks, args)
+        others = {row["id"] for row in rows if not row["same"]}
+        refused += [position for position, run in keyed if run.id in others and position not in refused]
+        if refused:
+            message = f"{len(refused)} idempotency keys were used before with other arguments; use new keys"
+            raise IdempotencyConflictError(message, positions=sorted(refused))
+
+    async def _fitting(self, runs: Sequence[NewRun]) -> list[bool]:
+        """Which of the runs go to the transport at once: the first of each domain, as far as its window has room."""
+        due = Counter(run.domain for run in runs if run.run_at is None)
+        room = {domain: await self._reserve(domain, wanted) for domain, wanted in due.items()}
+        fitting = []
+        for run in runs:
+            fits = run.run_at is None and room[run.domain] > 0
+            fitting.append(fits)
+            room[run.domain] = room.get(run.domain, 0) - fits
+        return fitting
+
+    async def _reserve(self, domain: str, wanted: int) -> int:
+        """How many of so many runs the transport may be given now."""
         if self.transport.is_ledger or time.monotonic() < self._resting_until:
-            return False
-        if self._room.get(domain, 0) <= 0:
+            return 0
+        if self._room.get(domain, 0) < wanted:
             waiting = await self.transport.waiting(domain)
             self._room[domain] = 0 if waiting is None else max(0, WINDOW - waiting)
             if self._room[domain] == 0:
                 # A full window is not counted again for every submit.
                 self._resting_until = time.monotonic() + REST_SECONDS
-                return False
-        self._room[domain] -= 1
-        return True
-
-    async def _give(self, run: NewRun) -> None:
-        delivery = Delivery(
-            id=run.id,
-            attempt=1,
-            task=run.task,
-            args=orjson.loads(run.args),
-            labels=run.labels,
-            cause=run.cause,
-            traceparent=run.traceparent,
-            given_at=time.time(),
-        )
-        await self.dispatch(run.domain, [delivery])
+                return 0
+        granted = min(wanted, self._room[domain])
+        self._room[domain] -= granted
+        return granted
 
     async def dispatch(self, domain: str, deliveries: Sequence[Delivery]) -> bool:
         """Give runs to the transport; those that it does not take wait in the ledger for the sweeper.
@@ -197,6 +234,32 @@ class Platform:
         """Keep a message that nobody could read."""
         kept = orjson.dumps({_text(name): _text(value) for name, value in headers.items()}).decode()
         await self.ledger.bury_message(new_id(), self.name, queue, _text(reason)[:2000], body[: 1 << 20], kept)
+
+
+def _delivery(run: NewRun) -> Delivery:
+    """The first attempt of a run that was accepted just now."""
+    return Delivery(
+        id=run.id,
+        attempt=1,
+        task=run.task,
+        args=orjson.loads(run.args),
+        labels=run.labels,
+        cause=run.cause,
+        traceparent=run.traceparent,
+        given_at=time.time(),
+    )
+
+
+def _all_accepted(outcomes: Sequence[Submitted | BaseException]) -> list[Submitted]:
+    """The outcomes, if none is an error; raises the error that says most."""
+    conflicts = [at for at, outcome in enumerate(outcomes) if isinstance(outcome, IdempotencyConflictError)]
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, IdempotencyConflictError):
+            raise outcome
+    if conflicts:
+        message = f"{len(conflicts)} idempotency keys were just used with other arguments; the other runs were accepted"
+        raise IdempotencyConflictError(message, positions=conflicts)
+    return [outcome for outcome in outcomes if isinstance(outcome, Submitted)]
 
 
 def _text(value: object) -> str:
