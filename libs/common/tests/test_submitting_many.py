@@ -44,13 +44,27 @@ async def test_runs_submitted_together_are_accepted_in_order_and_each_is_execute
 async def test_what_does_not_fit_in_the_window_waits_in_the_ledger(platform, monkeypatch):
     monkeypatch.setattr(module, "WINDOW", 3)
 
-    await platform.submit_many([add(number) for number in range(10)])
+    await platform.submit_many([add(number) for number in range(6)])
+    await platform.submit_many([add(number) for number in range(4)])
 
     given = await platform.ledger.pool.fetchval("select count(*) from carillon.runs where dispatched_at is not null")
     assert given == (0 if platform.transport.is_ledger else 3)
     assert await states(platform) == ["queued"] * 10
     if not platform.transport.is_ledger:
-        assert await platform.transport.waiting("shop") == 3
+        await eventually(lambda: is_waiting(platform, 3))
+
+
+async def is_waiting(platform: Platform, count: int) -> bool:
+    return await platform.transport.waiting("shop") == count
+
+
+async def test_closing_the_platform_waits_for_what_is_under_way_to_the_broker(settings, platform):
+    async with Platform(settings, name="leaves") as leaving:
+        await leaving.submit_many([add(number) for number in range(500)])
+
+    assert leaving._dispatching == set()
+    if not platform.transport.is_ledger:
+        assert await is_waiting(platform, 500)
 
 
 async def test_the_same_ids_again_make_nothing_new(platform):

@@ -73,6 +73,8 @@ class Platform:
         self._open = AsyncExitStack()
         self._resting_until = 0.0
         self._room: dict[str, int] = {}
+        self._under_way: Counter[str] = Counter()
+        self._dispatching: set[asyncio.Task[bool]] = set()
 
     def _transport(self) -> Transport:
         url = self.settings.amqp_url()
@@ -88,6 +90,7 @@ class Platform:
         await self._open.enter_async_context(self.wakeups)
         self._open.push_async_callback(self.engine.dispose)
         await self._open.enter_async_context(self.transport)
+        self._open.push_async_callback(self._see_dispatched)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -130,8 +133,28 @@ class Platform:
             if was_given and isinstance(outcome, Submitted) and outcome.created:
                 created.setdefault(run.domain, []).append(_delivery(run))
         for domain, deliveries in created.items():
-            await self.dispatch(domain, deliveries)
+            self._dispatch_beside(domain, deliveries)
         return _all_accepted(outcomes)
+
+    def _dispatch_beside(self, domain: str, deliveries: Sequence[Delivery]) -> None:
+        """Give runs to the transport while the caller goes on: they are accepted, whatever becomes of it.
+
+        Bounded by the window, in which what is under way counts.
+        """
+        self._under_way[domain] += len(deliveries)
+
+        def arrive(task: asyncio.Task[bool]) -> None:
+            self._dispatching.discard(task)
+            self._under_way[domain] -= len(deliveries)
+
+        task = asyncio.create_task(self.dispatch(domain, deliveries), name=f"dispatch to {domain}")
+        self._dispatching.add(task)
+        task.add_done_callback(arrive)
+
+    async def _see_dispatched(self) -> None:
+        """Wait for what is under way; each dispatch has a deadline of its own."""
+        if self._dispatching:
+            await asyncio.wait(self._dispatching)
 
     async def _refuse_conflicts(self, runs: Sequence[NewRun]) -> None:
         keyed = [(position, run) for position, run in enumerate(runs) if run.idempotency_key is not None]
@@ -165,7 +188,7 @@ class Platform:
             return 0
         if self._room.get(domain, 0) < wanted:
             waiting = await self.transport.waiting(domain)
-            self._room[domain] = 0 if waiting is None else max(0, WINDOW - waiting)
+            self._room[domain] = 0 if waiting is None else max(0, WINDOW - waiting - self._under_way[domain])
             if self._room[domain] == 0:
                 # A full window is not counted again for every submit.
                 self._resting_until = time.monotonic() + REST_SECONDS
