@@ -225,5 +225,5 @@ async def test_one_start_in_ten_goes_to_whoever_waits_longest(platform, shop):
 
     order = await started_in_order(platform, [*low, *high])
     # One in ten by the rule; which runs are at hand when a slot is free depends on the broker.
-    assert 3 <= order[:80].count(0)
+    assert order[:80].count(0) >= 3
     assert order[:20].count(2) >= 12

@@ -164,3 +164,29 @@ async def test_whoever_waits_behind_an_interrupted_write_is_refused_and_not_forg
     outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
 
     assert {type(outcome) for outcome in outcomes} == {ConnectionError}
+
+
+async def test_items_written_together_have_their_outcomes_and_their_errors_in_order(table):
+    commit = GroupCommit(table.write, most=4)
+    table.bad = {3}
+
+    outcomes = await commit.together([1, -2, 3, 4, 5])
+
+    assert (outcomes[0], outcomes[3:]) == (10, [40, 50])
+    assert [type(outcome) for outcome in outcomes[1:3]] == [LookupError, ValueError]
+
+
+async def test_items_written_together_wait_for_room(table):
+    commit = GroupCommit(table.write, most=2, room=4)
+    table.open.clear()
+    before = [asyncio.create_task(commit(item)) for item in range(4)]
+    await table.entered.wait()
+
+    together = asyncio.create_task(commit.together([10, 11, 12]))
+    await asyncio.sleep(0)
+    waiting = len(commit._waiting)
+    table.open.set()
+
+    assert waiting == 2
+    assert await together == [100, 110, 120]
+    assert await asyncio.gather(*before) == [0, 10, 20, 30]

@@ -10,8 +10,10 @@ import re
 import pytest
 
 SUBMIT = "/api/v1/tasks"
+BATCH = "/api/v1/tasks/batch"
 GOOD = {"task": "bells.ring", "args": {"times": 1}}
 LIMIT = 256 * 1024
+BATCH_LIMIT = 4 * 1024 * 1024
 
 
 def ring(**more):
@@ -147,6 +149,29 @@ def test_a_request_that_does_not_fit_is_refused_and_says_where(gateway, name):
 
     assert_problem(answer, 422)
     assert answer.json()["errors"][0].keys() == {"pointer", "detail"}
+    assert gateway.recorded() == before
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_one_run_that_does_not_fit_refuses_all_and_says_where(gateway, name):
+    before = gateway.recorded()
+
+    answer = gateway.post(BATCH, {"tasks": [GOOD, REQUESTS[name], GOOD]})
+
+    assert_problem(answer, 422)
+    assert all(error["pointer"].startswith("/tasks/1") for error in answer.json()["errors"])
+    assert gateway.recorded() == before
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_that_is_no_batch_is_refused(gateway, name):
+    body, status = BODIES[name]
+    before = gateway.recorded()
+
+    answer = gateway.post(BATCH, body)
+
+    # What is too large for a single submit is read here, and is no batch.
+    assert_problem(answer, 422 if status == 413 and len(body) < BATCH_LIMIT else status)
     assert gateway.recorded() == before
 
 

@@ -10,6 +10,7 @@ from gateway.keys import SHAPE, Key, digest_of, new_secret, owner_of, secret_in
 
 POSTS = (
     "/api/v1/tasks",
+    "/api/v1/tasks/batch",
     "/api/v1/tasks/bells/kick",
     "/api/v1/events",
     "/api/v1/tasks/scheduled/hourly/pause",

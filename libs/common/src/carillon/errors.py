@@ -19,6 +19,7 @@ Any other exception out of a task is a bug: retried by policy, then buried, loud
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 
@@ -66,7 +67,14 @@ class NotConnectedError(CarillonError):
 
 
 class IdempotencyConflictError(CarillonError):
-    """The idempotency key was used before with other arguments."""
+    """The idempotency key was used before with other arguments.
+
+    `positions` says which of several runs that were submitted together it is, counted from 0.
+    """
+
+    def __init__(self, message: str, *, positions: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.positions = tuple(positions)
 
 
 class PlatformUnavailableError(CarillonError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -21,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from carillon.cloudevents import Envelope, from_ledger
 from carillon.contracts import Event
 from carillon.contracts.runs import RunEnded
+from carillon.errors import IdempotencyConflictError, InvalidArgumentsError
 from carillon.ids import derived_id, new_id
 from carillon.ledger.audit import Audit
 from carillon.ledger.catalogue import Catalogue
@@ -29,6 +31,7 @@ from carillon.ledger.history import History
 from carillon.ledger.ledger import Connection, Ledger
 from carillon.ledger.records import Delivery, NewEvent, NewRun, Priority, Submitted
 from carillon.ledger.schedules import Schedules
+from carillon.ledger.statements.accept import SAME_WORK
 from carillon.ledger.wakeups import Wakeups
 from carillon.run import Cause
 from carillon.settings import PlatformSettings, sqlalchemy_url
@@ -76,6 +79,8 @@ class Platform:
         #: By domain and priority.
         self._room: dict[tuple[str, int], int] = {}
         self._full_until: dict[tuple[str, int], float] = {}
+        self._under_way: Counter[tuple[str, int]] = Counter()
+        self._dispatching: set[asyncio.Task[bool]] = set()
 
     def _transport(self) -> Transport:
         url = self.settings.amqp_url()
@@ -91,6 +96,7 @@ class Platform:
         await self._open.enter_async_context(self.wakeups)
         self._open.push_async_callback(self.engine.dispose)
         await self._open.enter_async_context(self.transport)
+        self._open.push_async_callback(self._see_dispatched)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -113,41 +119,98 @@ class Platform:
         """
         if run.unique is not None or run.after is not None:
             return await self.ledger.conditions.submit(run)
-        given = run.run_at is None and await self._is_open(run.domain, run.priority)
+        given = run.run_at is None and await self._reserve((run.domain, run.priority), 1) == 1
         submitted = await self.ledger.submit((run, given))
         if submitted.given:
-            await self._give(run)
+            await self.dispatch(run.domain, [_delivery(run)])
         return submitted
 
-    async def _is_open(self, domain: str, priority: int) -> bool:
-        window = (domain, priority)
+    async def submit_many(self, runs: Sequence[NewRun]) -> list[Submitted]:
+        """Accept runs together, in order, as one statement for every 500: they are durable when this returns.
+
+        Raises `IdempotencyConflictError`, which says where, when one has an id that was accepted with other arguments;
+        then none was accepted, unless somebody else used the id in this very moment. Raises one of
+        `carillon.ledger.group_commit.SERVER_AWAY` when PostgreSQL does not answer; then some may have been accepted,
+        and those with an idempotency key can be sent again.
+        """
+        if any(run.unique is not None or run.after is not None for run in runs):
+            message = "a run that is unique or comes after others is submitted by itself"
+            raise InvalidArgumentsError(message)
+        await self._refuse_conflicts(runs)
+        given = await self._fitting(runs)
+        outcomes = await self.ledger.submit.together(list(zip(runs, given, strict=True)))
+        created: dict[str, list[Delivery]] = {}
+        for run, outcome in zip(runs, outcomes, strict=True):
+            if isinstance(outcome, Submitted) and outcome.given:
+                created.setdefault(run.domain, []).append(_delivery(run))
+        for domain, deliveries in created.items():
+            self._dispatch_beside(domain, deliveries)
+        return _all_accepted(outcomes)
+
+    def _dispatch_beside(self, domain: str, deliveries: Sequence[Delivery]) -> None:
+        """Give runs to the transport while the caller goes on: they are accepted, whatever becomes of it.
+
+        Bounded by the window, in which what is under way counts.
+        """
+        under_way = Counter((domain, delivery.priority) for delivery in deliveries)
+        self._under_way.update(under_way)
+
+        def arrive(task: asyncio.Task[bool]) -> None:
+            self._dispatching.discard(task)
+            self._under_way.subtract(under_way)
+
+        task = asyncio.create_task(self.dispatch(domain, deliveries), name=f"dispatch to {domain}")
+        self._dispatching.add(task)
+        task.add_done_callback(arrive)
+
+    async def _see_dispatched(self) -> None:
+        """Wait for what is under way; each dispatch has a deadline of its own."""
+        if self._dispatching:
+            await asyncio.wait(self._dispatching)
+
+    async def _refuse_conflicts(self, runs: Sequence[NewRun]) -> None:
+        keyed = [(position, run) for position, run in enumerate(runs) if run.idempotency_key is not None]
+        if not keyed:
+            return
+        first: dict[UUID, tuple[str, Any]] = {}
+        work = {position: (run.task, orjson.loads(run.args)) for position, run in keyed}
+        refused = [position for position, run in keyed if first.setdefault(run.id, work[position]) != work[position]]
+        ids, tasks, args = zip(*((run.id, run.task, run.args) for _, run in keyed), strict=True)
+        rows = await self.ledger.pool.fetch(SAME_WORK, ids, tasks, args)
+        others = {row["id"] for row in rows if not row["same"]}
+        refused += [position for position, run in keyed if run.id in others and position not in refused]
+        if refused:
+            message = f"{len(refused)} idempotency keys were used before with other arguments; use new keys"
+            raise IdempotencyConflictError(message, positions=sorted(refused))
+
+    async def _fitting(self, runs: Sequence[NewRun]) -> list[bool]:
+        """Which of the runs go to the transport at once: the first of each window, as far as it has room."""
+        due = Counter((run.domain, run.priority) for run in runs if run.run_at is None)
+        room = {window: await self._reserve(window, wanted) for window, wanted in due.items()}
+        fitting = []
+        for run in runs:
+            fits = run.run_at is None and room[run.domain, run.priority] > 0
+            fitting.append(fits)
+            if fits:
+                room[run.domain, run.priority] -= 1
+        return fitting
+
+    async def _reserve(self, window: tuple[str, int], wanted: int) -> int:
+        """How many of so many runs of a domain and priority the transport may be given now."""
         now = time.monotonic()
         if self.transport.is_ledger or now < self._resting_until or now < self._full_until.get(window, 0.0):
-            return False
-        if self._room.get(window, 0) <= 0:
+            return 0
+        if self._room.get(window, 0) < wanted:
+            domain, priority = window
             waiting = await self.transport.waiting(domain, Priority(priority))
-            self._room[window] = 0 if waiting is None else max(0, WINDOW - waiting)
+            self._room[window] = 0 if waiting is None else max(0, WINDOW - waiting - self._under_way[window])
             if self._room[window] == 0:
                 # A full window is not counted again for every submit.
                 self._full_until[window] = time.monotonic() + REST_SECONDS
-                return False
-        self._room[window] -= 1
-        return True
-
-    async def _give(self, run: NewRun) -> None:
-        delivery = Delivery(
-            id=run.id,
-            attempt=1,
-            task=run.task,
-            args=orjson.loads(run.args),
-            labels=run.labels,
-            priority=run.priority,
-            deadline_at=run.deadline_at,
-            cause=run.cause,
-            traceparent=run.traceparent,
-            given_at=time.time(),
-        )
-        await self.dispatch(run.domain, [delivery])
+                return 0
+        granted = min(wanted, self._room[window])
+        self._room[window] -= granted
+        return granted
 
     async def dispatch(self, domain: str, deliveries: Sequence[Delivery]) -> bool:
         """Give runs to the transport; those that it does not take wait in the ledger for the sweeper.
@@ -240,6 +303,34 @@ class Platform:
         """Keep a message that nobody could read."""
         kept = orjson.dumps({_text(name): _text(value) for name, value in headers.items()}).decode()
         await self.ledger.bury_message(new_id(), self.name, queue, _text(reason)[:2000], body[: 1 << 20], kept)
+
+
+def _delivery(run: NewRun) -> Delivery:
+    """The first attempt of a run that was accepted just now."""
+    return Delivery(
+        id=run.id,
+        attempt=1,
+        task=run.task,
+        args=orjson.loads(run.args),
+        labels=run.labels,
+        priority=run.priority,
+        deadline_at=run.deadline_at,
+        cause=run.cause,
+        traceparent=run.traceparent,
+        given_at=time.time(),
+    )
+
+
+def _all_accepted(outcomes: Sequence[Submitted | BaseException]) -> list[Submitted]:
+    """The outcomes, if none is an error; raises the error that says most."""
+    conflicts = [at for at, outcome in enumerate(outcomes) if isinstance(outcome, IdempotencyConflictError)]
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, IdempotencyConflictError):
+            raise outcome
+    if conflicts:
+        message = f"{len(conflicts)} idempotency keys were just used with other arguments; the other runs were accepted"
+        raise IdempotencyConflictError(message, positions=conflicts)
+    return [outcome for outcome in outcomes if isinstance(outcome, Submitted)]
 
 
 def _text(value: object) -> str:

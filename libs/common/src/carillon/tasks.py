@@ -8,11 +8,13 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import cached_property
+from itertools import islice
 from typing import Any, ParamSpec, TypeVar, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import to_json
-from taskiq import AsyncTaskiqDecoratedTask
+from taskiq import AsyncTaskiqDecoratedTask, AsyncTaskiqTask
+from taskiq.exceptions import SendTaskError
 
 from carillon.contracts import Event
 from carillon.errors import ConfigurationError, InvalidArgumentsError
@@ -26,6 +28,8 @@ Returned = TypeVar("Returned")
 #: Makes the event that a run says which ended failed, of its arguments and the error of its last attempt.
 OnFailure = Callable[[Mapping[str, Any], BaseException], Event]
 
+#: Runs that `kiq_many` submits together.
+MOST_TOGETHER = 1_000
 #: A task without a timeout of its own may run this long.
 DEFAULT_TIMEOUT = timedelta(minutes=5)
 
@@ -64,6 +68,24 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         self.is_default = is_default
         self.doc = inspect.cleandoc(function.__doc__ or "")
         self.is_async = inspect.iscoroutinefunction(function)
+
+    async def kiq_many(self, calls: Iterable[Mapping[str, Any]]) -> list[AsyncTaskiqTask[Any]]:
+        """Submit one run for each call, given as its arguments by name, and give back what `kiq` does, in order.
+
+        Costs a fraction of as many `kiq()`: runs are accepted 1,000 at a time, and the calls are read as they are
+        needed. Raises as `kiq` does; then the thousands before are accepted. Labels are the task's own; calls that
+        need others, such as an idempotency key, take `kicker().with_labels(...).kiq()`.
+        """
+        broker: Any = self.broker
+        accepted: list[AsyncTaskiqTask[Any]] = []
+        waiting = iter(calls)
+        while batch := list(islice(waiting, MOST_TOGETHER)):
+            try:
+                ids = await broker.kick_many(self, batch)
+            except Exception as error:
+                raise SendTaskError from error
+            accepted += [AsyncTaskiqTask(id_, broker.result_backend, self.return_type) for id_ in ids]
+        return accepted
 
     @cached_property
     def _hints(self) -> dict[str, Any]:

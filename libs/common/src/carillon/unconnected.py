@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import NoReturn
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, NoReturn
 
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 
@@ -25,6 +25,10 @@ class UnconnectedBroker(AsyncBroker):
         raise NotConnectedError(message)
 
     async def kick(self, message: BrokerMessage) -> None:  # noqa: ARG002 - Taskiq's signature
+        """Refuse."""
+        self._refuse()
+
+    async def kick_many(self, task: object, calls: Sequence[Mapping[str, Any]]) -> list[str]:  # noqa: ARG002 - as above
         """Refuse."""
         self._refuse()
 

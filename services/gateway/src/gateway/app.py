@@ -19,6 +19,7 @@ from carillon.telemetry.metrics import Metrics
 from gateway import edge
 from gateway.access import needs_key
 from gateway.api import audit, documents, events, files, overview, pages, runs, schedules, tasks
+from gateway.api.intake import Intake
 from gateway.api.requests import Bodies
 from gateway.cursors import Cursors
 from gateway.keys import secret_in
@@ -35,6 +36,7 @@ LOCAL_KEY = "local"
 ROUTES = (
     tasks.list_tasks,
     tasks.submit_task,
+    tasks.submit_batch,
     tasks.kick_task,
     runs.search_runs,
     runs.run_status,
@@ -89,10 +91,12 @@ async def resources(settings: GatewaySettings, platform: Platform) -> AsyncItera
 
 def web(settings: GatewaySettings, live: Live, platform: Platform, metrics: Metrics) -> Web:
     """What is served, and what handlers are given."""
+    bodies = Bodies(most=settings.body_max_bytes, seconds=settings.body_timeout_seconds)
+    batches = Bodies(most=settings.batch_max_bytes, seconds=settings.body_timeout_seconds)
     given: Mapping[str, object] = {
         "platform": platform,
-        "metrics": metrics,
-        "bodies": Bodies(most=settings.body_max_bytes, seconds=settings.body_timeout_seconds),
+        "bodies": bodies,
+        "intake": Intake(platform, metrics, bodies, batches),
         "listeners": live,
         "picture": Picture(platform),
     }

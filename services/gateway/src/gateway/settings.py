@@ -20,6 +20,8 @@ class GatewaySettings(BaseSettings):
     open_reads: bool = True
     #: A body may not be larger, in bytes. Larger data belongs in storage, with its key in the arguments.
     body_max_bytes: int = Field(default=256 * 1024, ge=1024, le=256 * 1024)
+    #: The same for a body that submits many runs, each of which may still not have larger arguments than a single one.
+    batch_max_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=4 * 1024 * 1024)
     #: A body must have arrived after this many seconds.
     body_timeout_seconds: float = Field(default=5, gt=0, le=60)
     #: No answer takes longer than this many seconds; the live stream is the exception.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -83,6 +83,36 @@ SUBMIT: dict[str, Any] = {
     "required": ["task"],
     "additionalProperties": False,
 }
+#: Runs in one body.
+MOST_RUNS = 1_000
+#: The body of `POST /api/v1/tasks/batch`. What is in `tasks` is a single submit, and may have a key of its own.
+BATCH: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "tasks": {
+            "description": "Runs to submit: all of them, or none when one does not fit.",
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_RUNS,
+            "items": {
+                **SUBMIT,
+                "properties": {
+                    **SUBMIT["properties"],
+                    "idempotency_key": {
+                        "description": "As the header `Idempotency-Key` of a single submit: the same run for both.",
+                        "type": "string",
+                        "minLength": 1,
+                        "maxLength": MOST_KEY,
+                        "pattern": "^[ -~]+$",
+                        "x-must-be": "of printable ASCII characters",
+                    },
+                },
+            },
+        }
+    },
+    "required": ["tasks"],
+    "additionalProperties": False,
+}
 #: The body of `POST /api/v1/tasks/{domain}/kick`.
 KICK: dict[str, Any] = {
     "type": "object",
@@ -109,11 +139,13 @@ def checked(body: object, schema: Mapping[str, Any]) -> dict[str, Any]:
     return body
 
 
-def check_arguments(arguments: object, task: Mapping[str, Any], pointer: str) -> None:
-    """Refuse arguments that the task's registered schema does not take; raises `ProblemError`."""
-    faults = faults_of(arguments, task["schema"], pointer)
-    if faults:
-        raise invalid(*faults)
+def batch_in(body: object) -> list[dict[str, Any]]:
+    """The entries of a batch, if they fit; raises `ProblemError`. Too many are counted, not looked at."""
+    entries = body.get("tasks") if isinstance(body, dict) else None
+    if isinstance(entries, list) and len(entries) > MOST_RUNS:
+        raise invalid(Fault("/tasks", f"must have at most {MOST_RUNS} items"))
+    found: list[dict[str, Any]] = checked(body, BATCH)["tasks"]
+    return found
 
 
 def idempotency_key(values: list[str]) -> str | None:
@@ -134,12 +166,16 @@ def new_run(
     actor: str,
     key: str | None,
     traceparent: str | None,
+    place: Sequence[str] = (),
 ) -> NewRun:
-    """The run that a checked request asks for. One actor's key and task are always the same run."""
+    """The run that a checked request asks for. One actor's key and task are always the same run.
+
+    `place` sets runs apart that share a key: those of one batch. Raises `ProblemError` for moments that do not fit.
+    """
     run_at, expires_at = _times(options, datetime.now(UTC))
     name = task["name"]
     return NewRun(
-        id=new_id() if key is None else derived_id("key", actor, name, key),
+        id=new_id() if key is None else derived_id("key", actor, name, key, *place),
         domain=task["domain"],
         task=name,
         args=orjson.dumps(arguments).decode(),

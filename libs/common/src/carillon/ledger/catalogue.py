@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -27,7 +28,8 @@ class Hearer(NamedTuple):
     domain: str
 
 
-#: Who hears what is read again after this time; a listener that registers meanwhile is found by its sweeper.
+#: What is known of tasks is read again after this time. A listener that registers meanwhile is found by its sweeper; to
+#: a task that changed or is gone one submits as before for this long, and its worker checks the arguments anyway.
 FRESH_SECONDS = 2.0
 
 
@@ -36,27 +38,46 @@ class Catalogue:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._known: dict[str, Row] = {}
         self._hearers: dict[str, list[Hearer]] = {}
-        self._read_at = -FRESH_SECONDS
+        self._stale_at = float("-inf")
+        self._reading = asyncio.Lock()
 
     async def hearers(self, event_type: str, domain: str | None = None) -> list[Hearer]:
         """The tasks that hear a type, in all domains or in one, as known within the last two seconds."""
-        if time.monotonic() - self._read_at >= FRESH_SECONDS:
-            try:
-                await self.refresh()
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
-                log.warning("catalogue not read", error=repr(error))
+        try:
+            await self._keep_fresh()
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            log.warning("catalogue not read", error=repr(error))
         found = self._hearers.get(event_type, [])
         return found if domain is None else [hearer for hearer in found if hearer.domain == domain]
 
+    async def task(self, name: str) -> Row | None:
+        """One task, as known within the last two seconds; one that was not known then is looked for at once."""
+        await self._keep_fresh()
+        if name in self._known:
+            return self._known[name]
+        rows = await self._all(select(tasks).where(tasks.c.name == name))
+        return rows[0] if rows else None
+
     async def refresh(self) -> None:
-        """Read again who hears what."""
-        query = select(tasks.c.hears, tasks.c.name, tasks.c.domain).where(tasks.c.hears.is_not(None))
-        found: dict[str, list[Hearer]] = {}
-        async with self._engine.connect() as connection:
-            for event_type, name, domain in await connection.execute(query.order_by(tasks.c.name)):
-                found.setdefault(event_type, []).append(Hearer(name, domain))
-        self._hearers, self._read_at = found, time.monotonic()
+        """Read all tasks again."""
+        rows = await self.tasks()
+        hearers: dict[str, list[Hearer]] = {}
+        for row in rows:
+            if row["hears"] is not None:
+                hearers.setdefault(row["hears"], []).append(Hearer(row["name"], row["domain"]))
+        self._known = {row["name"]: row for row in rows}
+        self._hearers = hearers
+        self._stale_at = time.monotonic() + FRESH_SECONDS
+
+    async def _keep_fresh(self) -> None:
+        if time.monotonic() < self._stale_at:
+            return
+        async with self._reading:
+            # Whoever waited here for another reader has what that one read.
+            if time.monotonic() >= self._stale_at:
+                await self.refresh()
 
     async def register(
         self,
@@ -95,11 +116,6 @@ class Catalogue:
     async def tasks(self) -> list[Row]:
         """All tasks, by name."""
         return await self._all(select(tasks).order_by(tasks.c.name))
-
-    async def task(self, name: str) -> Row | None:
-        """One task."""
-        rows = await self._all(select(tasks).where(tasks.c.name == name))
-        return rows[0] if rows else None
 
     async def tasks_of(self, domain: str) -> list[Row]:
         """The tasks of one domain, its default one first."""

@@ -55,11 +55,23 @@ class GroupCommit(Generic[Item, Outcome]):
         """Write one item with whatever else is waiting; returns or raises when its batch is committed or refused."""
         while len(self._waiting) >= self._room:  # noqa: ASYNC110 - an event would cost every call what this costs none
             await asyncio.sleep(LINGER_SECONDS)
+        return await self._enqueue(item)
+
+    async def together(self, items: Sequence[Item]) -> list[Outcome | BaseException]:
+        """Write several items, next to each other; returns the outcome of each, or the error of it alone, in order.
+
+        More than `most` are several statements, so that a server that goes away may have written some of them.
+        """
+        while self._waiting and len(self._waiting) + len(items) > self._room:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(LINGER_SECONDS)
+        return await asyncio.gather(*map(self._enqueue, items), return_exceptions=True)
+
+    def _enqueue(self, item: Item) -> asyncio.Future[Outcome]:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._drain(), name="group commit")
-        return await future
+        return future
 
     async def _drain(self) -> None:
         try:

@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
 
-from carillon.telemetry.traces import context_of, current_traceparent
+from carillon.telemetry.traces import context_of, traceparent_of
 
 #: The label that carries the W3C traceparent from submit to worker.
 LABEL = "traceparent"
@@ -24,8 +24,9 @@ class TracingMiddleware(TaskiqMiddleware):
 
     def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
         """Mark the submit in the trace, and let the run join it."""
-        with self._tracer.start_as_current_span(f"submit {message.task_name}", kind=SpanKind.PRODUCER):
-            traceparent = current_traceparent()
+        span = self._tracer.start_span(f"submit {message.task_name}", kind=SpanKind.PRODUCER)
+        traceparent = traceparent_of(span)
+        span.end()
         if traceparent is not None:
             message.labels[LABEL] = traceparent
         return message

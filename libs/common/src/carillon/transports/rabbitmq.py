@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Self
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractRobustChannel, AbstractRobustConnection, AbstractRobustQueue
+from aiormq.channel import Channel
 
 from carillon.cloudevents import Envelope
 from carillon.contracts import Event
@@ -19,6 +20,7 @@ from carillon.errors import PlatformUnavailableError
 from carillon.ledger.records import Delivery, Priority
 from carillon.transports.port import CONTENT_TYPE, Bury, Consumer, Execute, Hear
 from carillon.transports.rabbitmq_events import RabbitEvents
+from carillon.transports.rabbitmq_publishing import JSON, Publisher
 from carillon.transports.rabbitmq_runs import CONNECT_SECONDS, QUEUE, RunConsumer, queue_name
 from carillon.transports.wire import encode
 
@@ -44,6 +46,7 @@ class RabbitTransport:
         self._channel: AbstractRobustChannel | None = None
         self._declared: set[str] = set()
         self._consumers: dict[str, RunConsumer] = {}
+        self._publisher: Publisher | None = None
         self._events = RabbitEvents(url, prefix=prefix, bury=bury)
         self._open = AsyncExitStack()
 
@@ -72,31 +75,27 @@ class RabbitTransport:
         if not deliveries:
             return []
         try:
-            async with asyncio.timeout(PUBLISH_SECONDS):
-                queues = {p: await self._declare(domain, p) for p in {Priority(d.priority) for d in deliveries}}
-                giving = (self._give(queues[Priority(d.priority)], d) for d in deliveries)
-                results = await asyncio.gather(*giving, return_exceptions=True)
+            queues = {p: await self._declare(domain, p) for p in {Priority(d.priority) for d in deliveries}}
+            publisher = await self._current_publisher()
+            confirms = [publisher.publish(queues[Priority(d.priority)], encode(d)) for d in deliveries]
+            await asyncio.wait(confirms, timeout=PUBLISH_SECONDS)
+            errors = [_error_of(confirm) for confirm in confirms]
         except Exception as error:  # noqa: BLE001 - whatever it was, the ledger sends again
-            results = [error] * len(deliveries)
-        failed = [d.id for d, result in zip(deliveries, results, strict=True) if isinstance(result, BaseException)]
+            errors = [error] * len(deliveries)
+        failed = [delivery.id for delivery, error in zip(deliveries, errors, strict=True) if error is not None]
         if failed:
             self._declared.clear()
-            first = next(result for result in results if isinstance(result, BaseException))
+            first = next(error for error in errors if error is not None)
             log.warning("publish failed", domain=domain, runs=len(failed), error=repr(first))
         return failed
 
     async def redeliver(self, queue: str, body: bytes, headers: Mapping[str, str]) -> None:
         """Publish to one queue, confirmed; raises `PlatformUnavailableError` when the broker does not take it."""
-        message = aio_pika.Message(
-            body,
-            headers={name: value for name, value in headers.items() if name != CONTENT_TYPE},
-            content_type=headers.get(CONTENT_TYPE, "application/json"),
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            message_id=uuid4().hex,
-        )
+        kept = {name: value for name, value in headers.items() if name != CONTENT_TYPE}
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
-                await self._giving_channel.default_exchange.publish(message, routing_key=queue, mandatory=True)
+                publisher = await self._current_publisher()
+                await publisher.publish(queue, body, content_type=headers.get(CONTENT_TYPE, JSON), headers=kept)
         except Exception as error:
             sentence = f"RabbitMQ did not take the message for {queue} ({error!r}); it is still kept, try again"
             raise PlatformUnavailableError(sentence) from error
@@ -160,22 +159,26 @@ class RabbitTransport:
             heartbeat=HEARTBEAT_SECONDS,
         )
 
+    async def _current_publisher(self) -> Publisher:
+        """The publisher of the channel that stands now: a new connection brings a new channel."""
+        channel = cast("Channel", await self._giving_channel.get_underlay_channel())
+        if self._publisher is None or self._publisher.channel is not channel:
+            self._publisher = Publisher(channel)
+        return self._publisher
+
     async def _declare(self, domain: str, priority: Priority) -> str:
         name = queue_name(self._prefix, domain, priority)
         if name not in self._declared:
-            await _declare_queue(self._giving_channel, name)
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                await _declare_queue(self._giving_channel, name)
             self._declared.add(name)
         return name
 
-    async def _give(self, queue: str, delivery: Delivery) -> None:
-        message = aio_pika.Message(
-            encode(delivery),
-            content_type="application/json",
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            # Unique for each publish: two in flight with one id would share each other's returns.
-            message_id=uuid4().hex,
-        )
-        await self._giving_channel.default_exchange.publish(message, routing_key=queue, mandatory=True)
+
+def _error_of(confirm: asyncio.Future[Any]) -> BaseException | None:
+    if not confirm.done():
+        return TimeoutError(f"RabbitMQ did not confirm within {PUBLISH_SECONDS} s")
+    return asyncio.CancelledError() if confirm.cancelled() else confirm.exception()
 
 
 async def _declare_queue(channel: AbstractRobustChannel, name: str) -> AbstractRobustQueue:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ import orjson
 from pydantic_core import to_jsonable_python
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage, TaskiqMessage, TaskiqMiddleware
 from taskiq.abc.formatter import TaskiqFormatter
+from taskiq.utils import maybe_awaitable
 
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import derived_id, new_id
@@ -81,6 +82,35 @@ class CarillonBroker(AsyncBroker):
         run = self._new_run(message.source)
         message.source.task_id = str(run.id)
         await self.platform.submit(run)
+
+    async def kick_many(self, task: Task[..., Any], calls: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Accept a run for each call, by the names of its arguments, and give back their ids, in order.
+
+        When this returns they are durable; raises what `Platform.submit_many` raises.
+        """
+        messages = [await self._before_sending(task, arguments) for arguments in calls]
+        runs = [self._new_run(message) for message in messages]
+        await self.platform.submit_many(runs)
+        for run, message in zip(runs, messages, strict=True):
+            message.task_id = str(run.id)
+            for middleware in reversed(self.middlewares):
+                if type(middleware).post_send is not TaskiqMiddleware.post_send:
+                    await maybe_awaitable(middleware.post_send(message))
+        return [message.task_id for message in messages]
+
+    async def _before_sending(self, task: Task[..., Any], arguments: Mapping[str, Any]) -> TaskiqMessage:
+        message = TaskiqMessage(
+            task_id=self.id_generator(),
+            task_name=task.task_name,
+            labels=dict(task.labels),
+            labels_types=None,
+            args=[],
+            kwargs=dict(arguments),
+        )
+        for middleware in self.middlewares:
+            if type(middleware).pre_send is not TaskiqMiddleware.pre_send:
+                message = await maybe_awaitable(middleware.pre_send(message))
+        return message
 
     def _new_run(self, source: TaskiqMessage) -> NewRun:
         task = self.local_task_registry.get(source.task_name)

@@ -11,7 +11,7 @@ from gateway.api.runs import SEARCH
 from gateway.api.schedules import NEWEST
 from gateway.errors import KINDS
 from gateway.problems import MEDIA_TYPE
-from gateway.submissions import KICK, MOST_KEY, SUBMIT
+from gateway.submissions import BATCH, KICK, MOST_KEY, SUBMIT
 
 _ATTRIBUTES: dict[str, Any] = {
     "specversion": {"const": "1.0"},
@@ -42,6 +42,12 @@ _ACCEPT: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("/api/v1/tasks/scheduled/{name}/pause", "post"): _REASON,
     ("/api/v1/tasks/scheduled/{name}/resume", "post"): _REASON,
+    ("/api/v1/tasks/batch", "post"): {
+        "application/json": {
+            "schema": BATCH,
+            "example": {"tasks": [{"task": "backup.back_up_database", "args": {"source": "platform"}}]},
+        }
+    },
     ("/api/v1/tasks/{domain}/kick", "post"): {
         "application/json": {"schema": KICK, "example": {"data": {"source": "platform"}}}
     },

@@ -32,6 +32,12 @@ class Accepted(View, frozen=True, kw_only=True):
     status_url: str
 
 
+class AcceptedBatch(View, frozen=True, kw_only=True):
+    """Runs that are durable now, in the order in which they were asked for."""
+
+    tasks: list[Accepted]
+
+
 class TaskView(View, frozen=True, kw_only=True):
     """A task of the catalogue. `schema` is the JSON Schema of its arguments."""
 

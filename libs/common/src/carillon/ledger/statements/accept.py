@@ -109,6 +109,7 @@ select n.id, coalesce(c.digest = {_DIGEST}, r.task = n.task and r.args = n.args:
 from unnest($1::uuid[], $2::text[], $3::text[]) as n(id, task, args)
 left join carillon.causes c on c.id = n.id
 left join carillon.runs_live r on r.id = n.id
+where c.id is not null or r.id is not null
 """
 
 #: Records events, with the runs that answer them where the ledger itself carries events.
