@@ -12,7 +12,7 @@ from carillon import platform as module
 from carillon.errors import IdempotencyConflictError, NotConnectedError
 from carillon.ids import new_id
 from carillon.ledger.history import Search
-from carillon.ledger.records import NewRun, Submitted
+from carillon.ledger.records import NewRun, Priority, Submitted
 from carillon.platform import Platform
 from carillon.testing import eventually, running
 
@@ -55,7 +55,7 @@ async def test_what_does_not_fit_in_the_window_waits_in_the_ledger(platform, mon
 
 
 async def is_waiting(platform: Platform, count: int) -> bool:
-    return await platform.transport.waiting("shop") == count
+    return await platform.transport.waiting("shop", Priority.NORMAL) == count
 
 
 async def test_closing_the_platform_waits_for_what_is_under_way_to_the_broker(settings, platform):

@@ -133,7 +133,7 @@ class Submitted:
 
     id: UUID
     created: bool
-    given: bool = False
+    given: bool = field(default=False, compare=False)
 
 
 #: What PostgreSQL's integer can hold, and no less than nothing.

@@ -50,7 +50,10 @@ class Publisher:
         self.channel.delivery_tag += 1
         tag = self.channel.delivery_tag
         properties = Basic.Properties(
-            content_type=content_type, headers=dict(headers) if headers else None, delivery_mode=_PERSISTENT, message_id=str(tag)
+            content_type=content_type,
+            headers=dict(headers) if headers else None,
+            delivery_mode=_PERSISTENT,
+            message_id=str(tag),
         )
         self._frames += _frames(self.channel, queue, properties, body)
         confirm = self.channel.create_future()
