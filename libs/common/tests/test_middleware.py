@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from shop import Shop, shop_service
 
-from carillon import Retry, Tasks, middleware
+from carillon import NEVER, Retry, Tasks, middleware
 from carillon.errors import (
     Cancel,
     ConfigurationError,
@@ -30,7 +31,7 @@ from carillon.worker.execution import Execution
 tasks = Tasks("shop")
 
 
-@tasks.task(retry=Retry(attempts=3, base=timedelta(seconds=1), cap=timedelta(seconds=2)))
+@tasks.task(retry=Retry(attempts=3, base=timedelta(seconds=1), cap=timedelta(seconds=2), per_second=math.inf))
 async def work() -> None:
     """Work. Safe to run twice: it does nothing."""
 
@@ -115,6 +116,61 @@ def test_the_other_side_may_name_the_delay_but_not_without_bound():
     assert named.delay == timedelta(seconds=90)
     assert absurd.delay == snooze.delay == MOST_DELAY == timedelta(days=30)
     assert exhausted.state is State.FAILED
+
+
+class BusyError(Exception):
+    """Of a client library that knows nothing of Carillon."""
+
+    def __init__(self, retry_after: object) -> None:
+        self.retry_after = retry_after
+
+
+class MoodyError(Exception):
+    @property
+    def retry_after(self) -> float:
+        raise RuntimeError("ask somebody else")
+
+
+@pytest.mark.parametrize(
+    ("named", "delay"),
+    [
+        (90, timedelta(seconds=90)),
+        (90.5, timedelta(seconds=90.5)),
+        (timedelta(seconds=90), timedelta(seconds=90)),
+        (1e300, MOST_DELAY),
+    ],
+)
+def test_any_error_may_name_the_delay(named, delay):
+    assert verdict_of(execution(), BusyError(named)).delay == delay
+
+
+@pytest.mark.parametrize(
+    "error", [BusyError("soon"), BusyError(-1), BusyError(float("nan")), BusyError(None), MoodyError()]
+)
+def test_a_delay_that_makes_no_sense_is_the_policy_s(error):
+    verdict = verdict_of(execution(), error)
+
+    assert verdict.outcome == "retried"
+    assert verdict.delay <= timedelta(seconds=1)
+
+
+@tasks.task(retry=Retry(attempts=2, rules={ValueError: NEVER, ConnectionError: Retry(attempts=4)}))
+async def ruled() -> None:
+    """Work. Safe to run twice: it does nothing."""
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt", "outcome"),
+    [
+        (ValueError("a bug"), 1, "failed"),
+        (ConnectionResetError("gone"), 3, "retried"),
+        (ConnectionResetError("gone"), 4, "failed"),
+        (KeyError("a bug"), 1, "retried"),
+        (KeyError("a bug"), 2, "failed"),
+    ],
+)
+def test_an_error_with_a_rule_follows_it(error, attempt, outcome):
+    assert verdict_of(execution(attempt, task=ruled), error).outcome == outcome
 
 
 def test_a_task_that_nobody_knows_is_not_tried_again():

@@ -91,6 +91,8 @@ def test_the_policy_is_published_in_seconds():
         "attempts": 2,
         "retry_base_seconds": 1,
         "retry_cap_seconds": 600,
+        "retries_per_second": 20,
+        "retry_rules": {},
     }
 
 

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from carillon.connection import connect
     from carillon.ledger.schedules import Schedule
-    from carillon.retry import Retry
+    from carillon.retry import NEVER, Retry
     from carillon.run import Cause, Run
     from carillon.service import Service
     from carillon.tasks import Task, Tasks
 
-__all__ = ["Cause", "Retry", "Run", "Schedule", "Service", "Task", "Tasks", "connect"]
+__all__ = ["NEVER", "Cause", "Retry", "Run", "Schedule", "Service", "Task", "Tasks", "connect"]
 
 _HOMES = {
+    "NEVER": "carillon.retry",
     "Cause": "carillon.run",
     "Retry": "carillon.retry",
     "Run": "carillon.run",

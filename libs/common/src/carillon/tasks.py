@@ -18,7 +18,7 @@ from taskiq.exceptions import SendTaskError
 
 from carillon.contracts import Event
 from carillon.errors import ConfigurationError, InvalidArgumentsError
-from carillon.retry import Retry
+from carillon.retry import Budget, Retry
 from carillon.run import Run
 from carillon.unconnected import UnconnectedBroker
 
@@ -63,6 +63,8 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         self.domain = domain
         self.timeout = timeout
         self.retry = retry
+        #: Spreads the retries that this process decides on.
+        self.budget = Budget(retry)
         self.hears = hears
         self.on_failure = on_failure
         self.is_default = is_default
@@ -150,12 +152,7 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
     @property
     def policy(self) -> dict[str, Any]:
         """The owner's policy as the catalogue shows it; durations in seconds."""
-        return {
-            "timeout_seconds": self.timeout.total_seconds(),
-            "attempts": self.retry.attempts,
-            "retry_base_seconds": self.retry.base.total_seconds(),
-            "retry_cap_seconds": self.retry.cap.total_seconds(),
-        }
+        return {"timeout_seconds": self.timeout.total_seconds(), **self.retry.shown}
 
 
 class Tasks:

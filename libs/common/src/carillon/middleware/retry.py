@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
 
-from carillon.errors import Cancel, PermanentError, Snooze, TransientError
+from carillon.errors import Cancel, PermanentError, Snooze
 from carillon.ledger.records import State
 from carillon.worker.execution import CANCELLED, FAILED, Execution, Verdict
 
@@ -25,16 +26,32 @@ class RetryMiddleware(TaskiqMiddleware):
 
 
 def verdict_of(execution: Execution, error: BaseException) -> Verdict:
-    """What an error says to do next."""
+    """What an error says to do next. A retry takes its moment from the task's budget, so ask once for each attempt."""
     if isinstance(error, Cancel):
         return CANCELLED
     if isinstance(error, Snooze):
         return Verdict(State.QUEUED, "snoozed", min(error.delay, MOST_DELAY), counted=False)
-    if isinstance(error, PermanentError) or execution.task is None:
+    task = execution.task
+    if isinstance(error, PermanentError) or task is None:
         return FAILED
-    delay = execution.task.retry.delay(execution.counted_attempt)
+    delay = task.retry.for_error(error).delay(execution.counted_attempt)
     if delay is None:
         return FAILED
-    if isinstance(error, TransientError) and error.retry_after is not None:
-        delay = min(error.retry_after, MOST_DELAY)
-    return Verdict(State.RETRYING, "retried", delay)
+    named = _retry_after(error)
+    return Verdict(State.RETRYING, "retried", task.budget.reserve(delay if named is None else named))
+
+
+def _retry_after(error: BaseException) -> timedelta | None:
+    """The delay that an error names in `retry_after`, a timedelta or a number of seconds; None where it does not.
+
+    Any error may have one: many HTTP and queue clients keep there what the other side asked for.
+    """
+    try:
+        named = getattr(error, "retry_after", None)
+    except Exception:  # noqa: BLE001 - an error's own property may fail, and must not decide
+        return None
+    if isinstance(named, int | float) and math.isfinite(named):
+        named = timedelta(seconds=min(named, MOST_DELAY.total_seconds()))
+    if not isinstance(named, timedelta) or named < timedelta(0):
+        return None
+    return min(named, MOST_DELAY)

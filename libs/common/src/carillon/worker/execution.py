@@ -42,6 +42,8 @@ FAILED = Verdict(State.FAILED, "failed")
 CANCELLED = Verdict(State.CANCELLED, "cancelled")
 #: The ledger no longer expected this attempt: another worker has the run, or it was ended otherwise.
 FENCED = Verdict(State.RUNNING, "fenced")
+#: It failed, and the retry middleware has not said yet what that means.
+UNDECIDED = Verdict(State.RUNNING, "undecided")
 
 
 @dataclass(slots=True)

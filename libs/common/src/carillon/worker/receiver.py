@@ -26,6 +26,7 @@ from carillon.transports.port import Acknowledge
 from carillon.worker.execution import (
     FAILED,
     FENCED,
+    UNDECIDED,
     Execution,
     RunMessage,
     Verdict,
@@ -187,9 +188,11 @@ class Receiver:
     ) -> None:
         execution.run.said.clear()
         execution.result = None
-        # In case the hooks that decide and describe should fail themselves.
-        execution.verdict, execution.error = verdict_of(execution, error), None
+        execution.verdict, execution.error = UNDECIDED, None
         await self._hooks.on_error(message, result, error)
+        # In case the hooks that decide and describe have failed themselves.
+        if execution.verdict is UNDECIDED:
+            execution.verdict = verdict_of(execution, error)
         execution.error = execution.error or error_json(error)
         if execution.verdict.state is State.FAILED:
             _say_failure(execution, message.kwargs, error)
