@@ -206,6 +206,8 @@ async def main() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     journal = SyncedJournal(settings.clients)
     async with way(plan, journal) as submit:
+        while not settings.start_signal.exists():  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(TICK_SECONDS)
         await drive(plan, submit, stop)
 
 

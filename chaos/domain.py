@@ -19,8 +19,8 @@ from chaos.journal import Journal
 from chaos.mutations import crash_point
 from chaos.settings import ChaosSettings
 
-#: Domains that take work from the client, and the one that hears what they say.
-WORKING = ("bells", "organ")
+#: Domains that take work from the client, and the one of them that hears what they say.
+WORKING = ("bells", "choir")
 HEARING = "choir"
 
 EFFECTS = """

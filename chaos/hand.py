@@ -10,7 +10,7 @@ from pydantic import SecretStr
 import carillon
 from carillon.settings import PlatformSettings
 from chaos.client import OverPython, Work
-from chaos.domain import HEARING, WORKING, tasks_of
+from chaos.domain import WORKING, tasks_of
 from chaos.journal import SyncedJournal
 
 if TYPE_CHECKING:
@@ -37,6 +37,6 @@ def settings_of(stage: Stage) -> PlatformSettings:
 @asynccontextmanager
 async def hand(stage: Stage) -> AsyncIterator[Callable[[Work], Awaitable[None]]]:
     """Submit by hand; the tasks are those of the newer version."""
-    domains = {domain: tasks_of(domain, version=2) for domain in (*WORKING, HEARING)}
+    domains = {domain: tasks_of(domain, version=2) for domain in WORKING}
     async with carillon.connect(*domains.values(), settings=settings_of(stage), name="chaos hand"):
         yield OverPython(domains, SyncedJournal(stage.settings.clients)).submit

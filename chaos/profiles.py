@@ -45,14 +45,14 @@ QUICK = Profile(
     limit=355.0,
     seeds=(1,),
     rate=50.0,
-    workers={"bells": 2, "organ": 1, "choir": 1},
+    workers={"bells": 2, "choir": 1},
 )
 FULL = Profile(
     name="full",
     limit=6 * 3600.0,
     seeds=(1, 2, 3, 4, 5),
     rate=150.0,
-    workers={"bells": 3, "organ": 3, "choir": 2},
+    workers={"bells": 4, "choir": 4},
     usual=5.0,
     fault=20.0,
     silence=0.0,

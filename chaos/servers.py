@@ -8,8 +8,9 @@ import signal
 import tempfile
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+import aio_pika
 import asyncpg
 
 from carillon.embedded.folder import StateFolder
@@ -21,6 +22,9 @@ from carillon.testing.rabbitmq_node import Node
 from carillon.testing.servers import with_database
 from chaos.domain import EFFECTS
 from chaos.errors import NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: What `pg_ctl stop -m immediate` sends: no checkpoint, every session gone, recovery at the next start.
 IMMEDIATE = ((signal.SIGQUIT, 10.0),)
@@ -113,6 +117,14 @@ class Servers:
             raise NotReadyError(message)
         return await asyncio.to_thread(self.node.ctl, *arguments)
 
+    @property
+    def url_of_node(self) -> str:
+        """Where our RabbitMQ is; raises `NotReadyError` where this run has none."""
+        if self.node is None:
+            message = "this run has no RabbitMQ"
+            raise NotReadyError(message)
+        return self.node.url
+
     async def restart_postgres(self) -> None:
         """Stop the ledger's server as `pg_ctl restart -m immediate` does, and start it again on its data and port."""
         if self.postgres.child is not None:
@@ -136,6 +148,14 @@ async def fetch(url: str, query: str, *arguments: object) -> list[asyncpg.Record
         return await connection.fetch(query, *arguments)
     finally:
         await connection.close()
+
+
+async def delete_queues(url: str, names: Iterable[str]) -> None:
+    """Remove queues with what lies in them."""
+    async with await aio_pika.connect(url, timeout=10) as connection:
+        channel = await connection.channel()
+        for name in names:
+            await channel.queue_delete(name)
 
 
 async def _stop_node(starting: asyncio.Future[Node | None]) -> None:

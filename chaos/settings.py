@@ -38,6 +38,11 @@ class ChaosSettings(BaseSettings):
         return self.folder / "client.jsonl"
 
     @property
+    def start_signal(self) -> Path:
+        """A file that appears when the client is to begin."""
+        return self.folder / "begin"
+
+    @property
     def tally(self) -> Path:
         """Faults that processes did to themselves."""
         return self.folder / "tally.jsonl"

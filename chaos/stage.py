@@ -16,12 +16,14 @@ import orjson
 from chaos import collecting, journal
 from chaos.client import Plan
 from chaos.crew import Crew, Member
+from chaos.errors import NotReadyError
 from chaos.evidence import Depth, Evidence, Mark
 from chaos.recovery import WINDOW_SECONDS, rate, recovery_seconds
+from chaos.servers import delete_queues
 from chaos.settings import ChaosSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from chaos.profiles import Profile
@@ -32,6 +34,8 @@ LOOK_SECONDS = 0.1
 RECOVERY_SECONDS = 35.0
 #: Until the client's first answers, and the first ends, have come.
 WARM_SECONDS = 1.0
+#: Of what is offered; with less, a rate that comes back means nothing.
+LEAST_SHARE = 0.6
 
 
 class Stage:
@@ -51,6 +55,8 @@ class Stage:
         self.broken: list[str] = []
         self.may_fail: set[str] = set()
         self.client: Member | None = None
+        #: Runs per second: what the client offers, and what ended before the fault.
+        self.offered = 0.0
         self.usual = 0.0
         self.healed_at = 0.0
         self.recovery: float | None = None
@@ -74,24 +80,24 @@ class Stage:
             "CHAOS_EFFECTS_URL": self.effects_url,
             "CHAOS_SILENCE": str(self.profile.silence),
         }
-        if self.transport == "rabbitmq" and self.servers.node is not None:
-            env |= {"RABBIT_URL": self.servers.node.url, "RABBIT_QUEUE_PREFIX": self.prefix}
+        if self.transport == "rabbitmq":
+            env |= {"RABBIT_URL": self.servers.url_of_node, "RABBIT_QUEUE_PREFIX": self.prefix}
         self.crew.env = env
 
-    async def workers(self, **env: str) -> None:
-        """Start the profile's workers, and wait until they take runs."""
+    def workers(self, **env: str) -> None:
+        """Start the profile's workers; `under_load` waits until they take runs."""
         for domain, count in self.profile.workers.items():
             for _ in range(count):
                 self.worker(domain, **env)
-        await self.crew.ready()
 
     def worker(self, domain: str, **env: str) -> Member:
         """Start one more worker of a domain."""
         return self.crew.add(domain, "-m", "chaos.worker", domain, **env)
 
     def submit(self, *, env: dict[str, str] | None = None, **plan: Any) -> Member:
-        """Start the client."""
+        """Start the client, which connects and waits for `begin`."""
         whole = Plan(**{"seed": self.seed, "rate": self.profile.rate, **plan})
+        self.offered = whole.rate
         told = {"CHAOS_PLAN": orjson.dumps(whole.model_dump()).decode(), **(env or {})}
         self.client = self.crew.add("client", "-m", "chaos.client", ready="", **told)
         # Its end is its own: it has submitted what it was to.
@@ -104,9 +110,11 @@ class Stage:
 
         `env` is for client and workers.
         """
-        if not self.crew.members:
-            await self.workers(**(env or {}))
+        if not any(member.name in self.profile.workers for member in self.crew.members):
+            self.workers(**(env or {}))
         self.submit(env=env, **plan)
+        await self.crew.ready()
+        self.settings.start_signal.touch()
         await self.measure_usual()
         yield
         self.healed()
@@ -114,12 +122,19 @@ class Stage:
         await self.quiet()
 
     async def measure_usual(self) -> None:
-        """Measure the rate while nothing is wrong."""
-        await self.until(self.flowing, 20)
+        """Measure the rate while nothing is wrong; raises `NotReadyError` when there is none to speak of."""
+        if not await self.until(self.flowing, 20):
+            message = "no run ended within 20 s of the first submit, before any fault"
+            raise NotReadyError(message)
         await asyncio.sleep(WARM_SECONDS)
         began = time.time()
         await asyncio.sleep(self.profile.usual)
         self.usual = rate(self.ends(), began, time.time())
+        if self.usual < LEAST_SHARE * self.offered:
+            message = (
+                f"only {self.usual:.0f} of {self.offered:g} runs/s ended before any fault; the machine is too busy"
+            )
+            raise NotReadyError(message)
 
     def flowing(self) -> bool:
         """Whether anything has ended yet."""
@@ -243,12 +258,8 @@ class Stage:
         """End what still runs, and forget what was made for it."""
         self.crew.kill_all()
         if self.transport == "rabbitmq":
-            await self._delete_queues((await self.depths()).keys())
+            await delete_queues(self.servers.url_of_node, (await self.depths()).keys())
         await self.servers.drop(self.ledger_url, self.effects_url)
-
-    async def _delete_queues(self, names: Iterable[str]) -> None:
-        for name in names:
-            await self.servers.ctl("delete_queue", name)
 
 
 @asynccontextmanager

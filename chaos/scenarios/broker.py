@@ -12,7 +12,7 @@ import orjson
 from carillon.ids import new_id
 from chaos import collecting
 from chaos.client import Work
-from chaos.domain import Chimed
+from chaos.domain import WORKING, Chimed
 from chaos.hand import hand
 from chaos.scenarios.scenario import RABBITMQ, Scenario
 from chaos.servers import fetch
@@ -142,7 +142,7 @@ async def _publish_garbage(stage: Stage) -> tuple[int, int]:
         events = await channel.get_exchange("events")
         for number in range(GARBAGE):
             for body in (*unreadable, *forged):
-                queue = f"{stage.prefix}.{'bells' if number % 2 else 'organ'}.tasks"
+                queue = f"{stage.prefix}.{WORKING[number % 2]}.tasks"
                 await channel.default_exchange.publish(aio_pika.Message(body), routing_key=queue)
             for body in unreadable:
                 await events.publish(aio_pika.Message(body), routing_key=Chimed.type)

@@ -12,6 +12,7 @@ import httpx2
 
 from carillon.embedded.process import free_port
 from chaos.client import OverHttp, Work
+from chaos.domain import WORKING
 from chaos.journal import SyncedJournal
 from chaos.mutations import GATEWAY_POINTS
 from chaos.scenarios.scenario import BOTH, POSTGRES, RABBITMQ, Scenario
@@ -52,7 +53,7 @@ async def gateway(stage: Stage, **env: str) -> Door:
     async def answers() -> bool:
         async with httpx2.AsyncClient(timeout=2) as client:
             try:
-                return (await client.get(f"{url}/health")).status_code == httpx2.codes.OK
+                return (await client.get(f"{url}/health/live")).status_code == httpx2.codes.OK
             except httpx2.HTTPError:
                 return False
 
@@ -63,7 +64,7 @@ async def gateway(stage: Stage, **env: str) -> Door:
 async def kill_gateway(stage: Stage) -> None:
     """The gateway dies between commit and answer, and right after the answer; clients retry with the same key."""
     door = await gateway(stage, CHAOS_CRASHES="1")
-    await stage.workers()
+    stage.workers()
     async with (
         stage.under_load(gateway=door.url, key=door.key, rate=stage.profile.rate / 2),
         door.client() as client,
@@ -82,7 +83,8 @@ async def kill_gateway(stage: Stage) -> None:
 async def post_one_key_at_once(stage: Stage) -> None:
     """Many posts at once with one key are one run; the same key with another body is refused."""
     door = await gateway(stage)
-    await stage.workers()
+    stage.workers()
+    await stage.crew.ready()
     journal = SyncedJournal(stage.settings.clients)
     async with door.client() as client:
         for _ in range(KEYS):
@@ -91,7 +93,7 @@ async def post_one_key_at_once(stage: Stage) -> None:
 
 
 async def _post_one_key(stage: Stage, client: httpx2.AsyncClient, journal: SyncedJournal) -> None:
-    work = Work(ticket=uuid4().hex, domain=stage.dice.choice(("bells", "organ")))
+    work = Work(ticket=uuid4().hex, domain=stage.dice.choice(WORKING))
     headers = {"Idempotency-Key": work.ticket}
     body = {"task": work.task, "args": work.args}
     await journal.put("submit", ticket=work.ticket, task=work.task, run=None)
