@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -34,24 +35,24 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-async def perform(profile: Profile, plan: Sequence[Turn], rows: list[Row]) -> None:
+async def perform(profile: Profile, plan: Sequence[Turn], rows: list[Row], results: Path) -> None:
     """Play everything, adding to `rows`, so that they are there whatever stops it."""
     seeds = ", ".join(sorted({str(turn.seed) for turn in plan}))
     say(f"profile {profile.name}, {len(plan)} turns, seeds {seeds}; starting servers ...")
     async with Servers(rabbitmq=any(turn.transport == "rabbitmq" for turn in plan)) as servers:
         for number, turn in enumerate(plan, 1):
             say(f"[{number}/{len(plan)}] {turn.name} on {turn.transport}, seed {turn.seed}: {turn.title}")
-            rows.append(await played(turn, servers, profile, number))
+            rows.append(await played(turn, servers, profile, number, results))
             say(report.line(rows[-1]))
 
 
-async def bounded(profile: Profile, plan: Sequence[Turn], rows: list[Row]) -> None:
+async def bounded(profile: Profile, plan: Sequence[Turn], rows: list[Row], results: Path) -> None:
     """Stop at the limit, and on SIGTERM as on Ctrl-C: no server and no folder is left."""
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with asyncio.timeout(profile.limit):
-        await perform(profile, plan, rows)
+        await perform(profile, plan, rows, results)
 
 
 def parsed() -> argparse.Namespace:
@@ -62,6 +63,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--only", default="", help=f"some of these, with commas: {', '.join(names)}")
     parser.add_argument("--seed", type=int, help="this seed instead of the profile's")
     parser.add_argument("--transport", choices=TRANSPORTS, help="this transport only")
+    parser.add_argument("--results", type=Path, default=report.RESULTS, help="where the tables are written as JSON")
     parser.add_argument("--publish", action="store_true", help="put the table into docs/reliability.md")
     arguments = parser.parse_args()
     arguments.only = set(filter(None, arguments.only.split(",")))
@@ -86,7 +88,7 @@ def main() -> int:
     rows: list[Row] = []
     began = time.monotonic()
     try:
-        asyncio.run(bounded(profile, plan, rows))
+        asyncio.run(bounded(profile, plan, rows, arguments.results))
     except ChaosError as error:
         sys.stderr.write(f"chaos: {error}\n")
     except TimeoutError:
@@ -94,15 +96,15 @@ def main() -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.stderr.write("chaos: interrupted\n")
         return INTERRUPTED
-    return told(plan, rows, profile, time.monotonic() - began, publish=arguments.publish)
+    return told(plan, rows, profile, time.monotonic() - began, arguments)
 
 
-def told(plan: Sequence[Turn], rows: Sequence[Row], profile: Profile, seconds: float, *, publish: bool) -> int:
+def told(plan: Sequence[Turn], rows: Sequence[Row], profile: Profile, seconds: float, asked: argparse.Namespace) -> int:
     """Write the table and say how it went."""
     if not rows:
         return 1
-    say(f"written to {report.write(rows, profile.name)}")
-    if publish:
+    say(f"written to {report.write(rows, profile.name, asked.results)}")
+    if asked.publish:
         report.publish(rows, profile.name)
     failed = [row for row in rows if not row.passed]
     for row in failed:

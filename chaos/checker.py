@@ -95,9 +95,10 @@ class _Asked:
 
     def __init__(self, evidence: Evidence) -> None:
         self._runs: dict[str, set[str]] = defaultdict(set)
-        for told in (*evidence.submits, *evidence.answers):
-            if told.run is not None:
-                self._runs[told.ticket].add(told.run)
+        told = [(s.ticket, s.run) for s in evidence.submits] + [(a.ticket, a.run) for a in evidence.answers]
+        for ticket, run in told:
+            if run is not None:
+                self._runs[ticket].add(run)
         heard = {answer.ticket for answer in evidence.answers if answer.status == "accepted"}
         refused = {answer.ticket for answer in evidence.answers if answer.status == "refused"} - heard
         tickets = {submit.ticket for submit in evidence.submits}

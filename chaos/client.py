@@ -117,7 +117,7 @@ class OverPython:
         """One run, asked for once."""
         run = work.run or work.ticket
         await self._journal.put("submit", ticket=work.ticket, task=work.task, run=run)
-        labels = {} if work.expires_at is None else {"expires_at": work.expires_at}
+        labels: dict[str, Any] = {} if work.expires_at is None else {"expires_at": work.expires_at}
         kicker = self._domains[work.domain].declared[work.task].kicker().with_task_id(run).with_labels(**labels)
         status, why = "accepted", ""
         try:

@@ -75,7 +75,7 @@ class Belfry:
 def tasks_of(domain: str, version: int = 1) -> Tasks:
     """The tasks of one domain, as this version of it has them."""
     tasks = Tasks(domain)
-    _declare_ring(tasks, version)
+    (_declare_old_ring if version == 1 else _declare_new_ring)(tasks)
 
     @tasks.task(retry=PATIENCE)
     async def chime(ticket: str, milliseconds: int, *, run: Run, belfry: Belfry) -> Chimed:
@@ -120,32 +120,31 @@ def tasks_of(domain: str, version: int = 1) -> Tasks:
     return tasks
 
 
-def _declare_ring(tasks: Tasks, version: int) -> None:
-    async def strike(ticket: str, milliseconds: int, run: Run, belfry: Belfry) -> int:
-        belfry.mark("start", run, ticket)
-        await belfry.strike(run, ticket, milliseconds)
-        belfry.mark("end", run, ticket)
-        return run.attempt
+async def _ring(ticket: str, milliseconds: int, run: Run, belfry: Belfry) -> int:
+    belfry.mark("start", run, ticket)
+    await belfry.strike(run, ticket, milliseconds)
+    belfry.mark("end", run, ticket)
+    return run.attempt
 
-    if version == 1:
 
-        @tasks.task(retry=PATIENCE, default=True)
-        async def ring(ticket: str, milliseconds: int, *, run: Run, belfry: Belfry) -> int:
-            """Ring a bell.
+def _declare_old_ring(tasks: Tasks) -> None:
+    @tasks.task(retry=PATIENCE, default=True)
+    async def ring(ticket: str, milliseconds: int, *, run: Run, belfry: Belfry) -> int:
+        """Ring a bell.
 
-            Safe to run twice: the effect is kept under the run's id.
-            """
-            return await strike(ticket, milliseconds, run, belfry)
+        Safe to run twice: the effect is kept under the run's id.
+        """
+        return await _ring(ticket, milliseconds, run, belfry)
 
-        return
 
+def _declare_new_ring(tasks: Tasks) -> None:
     @tasks.task(retry=PATIENCE, default=True)
     async def ring(ticket: str, milliseconds: int, loud: bool = False, *, run: Run, belfry: Belfry) -> int:  # noqa: ARG001
         """Ring a bell, loudly where the caller says so.
 
         Safe to run twice: the effect is kept under the run's id.
         """
-        return await strike(ticket, milliseconds, run, belfry)
+        return await _ring(ticket, milliseconds, run, belfry)
 
     @tasks.task(retry=PATIENCE)
     async def peal(ticket: str, milliseconds: int, *, run: Run, belfry: Belfry) -> int:
@@ -153,7 +152,7 @@ def _declare_ring(tasks: Tasks, version: int) -> None:
 
         Safe to run twice: the effect is kept under the run's id.
         """
-        return await strike(ticket, milliseconds, run, belfry)
+        return await _ring(ticket, milliseconds, run, belfry)
 
 
 def _declare_sing(tasks: Tasks) -> None:

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chaos.checker import Verdict, check
@@ -16,11 +15,11 @@ from chaos.scenarios import ALL
 from chaos.stage import Stage, stage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from chaos.profiles import Profile
     from chaos.servers import Servers
 
-#: Logs and journals of what failed, to look into.
-KEPT = Path(__file__).parent / "results" / "failed"
 #: A control's runs do not end; nobody waits for them as long.
 CONTROL_SETTLE_SECONDS = 10.0
 
@@ -81,8 +80,11 @@ def turns(profile: Profile, *, only: set[str], transports: set[str], seeds: tupl
             yield Turn(control.name, control.title, control.transport, seeds[0], control.run, control)
 
 
-async def played(turn: Turn, servers: Servers, profile: Profile, number: int) -> Row:
-    """Play one turn and check it. What goes wrong in the harness itself is a failure too."""
+async def played(turn: Turn, servers: Servers, profile: Profile, number: int, results: Path) -> Row:
+    """Play one turn and check it. What goes wrong in the harness itself is a failure too.
+
+    Journals and logs of what failed are kept below `results`.
+    """
     began = time.monotonic()
     if turn.control is not None:
         profile = replace(profile, settle=CONTROL_SETTLE_SECONDS, kill_runs=0, fault=max(profile.fault, 8.0))
@@ -96,7 +98,7 @@ async def played(turn: Turn, servers: Servers, profile: Profile, number: int) ->
     except Exception as error:  # noqa: BLE001 - the matrix goes on, and this line of it says why it failed
         row = _unfinished(turn, error)
     row.seconds = round(time.monotonic() - began, 1)
-    _keep_or_forget(folder, turn, row)
+    _keep_or_forget(folder, turn, row, results)
     return row
 
 
@@ -139,11 +141,11 @@ def _unfinished(turn: Turn, error: Exception) -> Row:
     return Row(turn.name, turn.title, turn.transport, turn.seed, 0.0, "FAIL", complaints=[sentence])
 
 
-def _keep_or_forget(folder: Path, turn: Turn, row: Row) -> None:
+def _keep_or_forget(folder: Path, turn: Turn, row: Row, results: Path) -> None:
     if row.passed or not folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
         return
-    kept = KEPT / f"{turn.name.replace(':', '-')}-{turn.transport}-{turn.seed}"
+    kept = results / "failed" / f"{turn.name.replace(':', '-')}-{turn.transport}-{turn.seed}"
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(folder, kept, ignore=shutil.ignore_patterns("key", "storage"))
-    row.complaints.append(f"its journals and logs are kept in chaos/results/failed/{kept.name}")
+    row.complaints.append(f"its journals and logs are kept in {kept}")

@@ -37,10 +37,10 @@ def line(row: Row) -> str:
     return "\n".join([text, *(f"    {complaint}" for complaint in row.complaints)])
 
 
-def write(rows: Sequence[Row], profile: str) -> Path:
+def write(rows: Sequence[Row], profile: str, folder: Path) -> Path:
     """Every row of this run, not the best, as a file of its own."""
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}-{profile}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{time.strftime('%Y%m%dT%H%M%S')}-{profile}.json"
     whole = {
         "profile": profile,
         "machine": machine(),

@@ -77,9 +77,9 @@ class Servers:
             # A start that is interrupted goes on in its thread; what it started is stopped all the same.
             starting = asyncio.ensure_future(asyncio.to_thread(rabbit.private))
             self._open.push_async_callback(_stop_node, starting)
-        ledger = self._open.enter_context(StateFolder(self.home / "ledger"))
-        self.postgres, self.valkey = Postgres(ledger), Valkey(ledger)
-        self.effects = Postgres(self._open.enter_context(StateFolder(self.home / "effects")))
+        ledger, effects = (self._open.enter_context(StateFolder(self.home / name)) for name in ("ledger", "effects"))
+        self._open.callback(_remove_data, ledger, effects)
+        self.postgres, self.valkey, self.effects = Postgres(ledger), Valkey(ledger), Postgres(effects)
         for server in (self.postgres, self.valkey, self.effects):
             self._open.push_async_callback(server.stop)
             await server.start()
@@ -156,6 +156,14 @@ async def delete_queues(url: str, names: Iterable[str]) -> None:
         channel = await connection.channel()
         for name in names:
             await channel.queue_delete(name)
+
+
+def _remove_data(*folders: StateFolder) -> None:
+    """PostgreSQL's data, which lies elsewhere where its user cannot enter ours."""
+    for folder in folders:
+        data = folder.notes().get("postgres_data")
+        if data is not None and folder.path not in Path(data).parents:
+            shutil.rmtree(Path(data).parent, ignore_errors=True)
 
 
 async def _stop_node(starting: asyncio.Future[Node | None]) -> None:

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from bench.otlp_sink import collector
-
 from chaos.proxy import Proxy
 from chaos.recovery import rate
 from chaos.scenarios.scenario import BOTH, Scenario
