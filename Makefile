@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run tour test test-compose check lint types boundaries bench clean
+.PHONY: help setup run tour test test-compose check lint types boundaries bench chaos clean
 
 ##@ Use it
 run: setup  ## start the whole platform; http://127.0.0.1:8000 (CARILLON_PORT), data in .carillon/ (CARILLON_HOME)
@@ -38,6 +38,9 @@ boundaries: setup  ## who may import whom
 
 bench: setup  ## measure against the figures in bench/README.md (up to 10 minutes)
 	@exec $(BIN)/python -m bench
+
+chaos: setup  ## break everything under load and count what is lost (6 minutes; all of it: ARGS="--profile full")
+	@exec $(BIN)/python -m chaos $(ARGS)
 
 clean:  ## remove environments and caches; the data in .carillon/ stays
 	@rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

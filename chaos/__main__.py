@@ -1,0 +1,117 @@
+"""`python -m chaos`: plays the fault matrix on servers of its own, a line for each scenario, and writes the table."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from chaos import report
+from chaos.controls import CONTROLS
+from chaos.errors import ChaosError
+from chaos.matrix import Row, Turn, played, turns
+from chaos.profiles import PROFILES, Profile
+from chaos.scenarios import ALL
+from chaos.servers import Servers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TRANSPORTS = ("rabbitmq", "postgres")
+INTERRUPTED = 130
+
+
+def say(text: str) -> None:
+    """One line of progress or result."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+async def perform(profile: Profile, plan: Sequence[Turn], rows: list[Row], results: Path) -> None:
+    """Play everything, adding to `rows`, so that they are there whatever stops it."""
+    seeds = ", ".join(sorted({str(turn.seed) for turn in plan}))
+    say(f"profile {profile.name}, {len(plan)} turns, seeds {seeds}; starting servers ...")
+    async with Servers(rabbitmq=any(turn.transport == "rabbitmq" for turn in plan)) as servers:
+        for number, turn in enumerate(plan, 1):
+            say(f"[{number}/{len(plan)}] {turn.name} on {turn.transport}, seed {turn.seed}: {turn.title}")
+            rows.append(await played(turn, servers, profile, number, results))
+            say(report.line(rows[-1]))
+
+
+async def bounded(profile: Profile, plan: Sequence[Turn], rows: list[Row], results: Path) -> None:
+    """Stop at the limit, and on SIGTERM as on Ctrl-C: no server and no folder is left."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    async with asyncio.timeout(profile.limit):
+        await perform(profile, plan, rows, results)
+
+
+def parsed() -> argparse.Namespace:
+    """The arguments."""
+    names = [scenario.name for scenario in ALL] + [control.name for control in CONTROLS] + ["controls"]
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--profile", choices=PROFILES, default="quick", help="how large (default: quick)")
+    parser.add_argument("--only", default="", help=f"some of these, with commas: {', '.join(names)}")
+    parser.add_argument("--seed", type=int, help="this seed instead of the profile's")
+    parser.add_argument("--transport", choices=TRANSPORTS, help="this transport only")
+    parser.add_argument("--results", type=Path, default=report.RESULTS, help="where the tables are written as JSON")
+    parser.add_argument("--publish", action="store_true", help="put the table into docs/reliability.md")
+    arguments = parser.parse_args()
+    arguments.only = set(filter(None, arguments.only.split(",")))
+    if unknown := arguments.only - set(names):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    return arguments
+
+
+def main() -> int:
+    """Run it; 1 when a scenario fails, a control is not noticed, or something did not run."""
+    arguments = parsed()
+    # The faults are on purpose; what this process's own clients say about them would drown the lines.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger().addHandler(logging.NullHandler())
+    profile = PROFILES[arguments.profile]
+    if arguments.only:
+        # Whoever asks for a scenario has the time for it.
+        profile = replace(profile, limit=PROFILES["full"].limit)
+    seeds = profile.seeds if arguments.seed is None else (arguments.seed,)
+    transports = {arguments.transport} if arguments.transport else set(TRANSPORTS)
+    plan = list(turns(profile, only=arguments.only, transports=transports, seeds=seeds))
+    rows: list[Row] = []
+    began = time.monotonic()
+    try:
+        asyncio.run(bounded(profile, plan, rows, arguments.results))
+    except ChaosError as error:
+        sys.stderr.write(f"chaos: {error}\n")
+    except TimeoutError:
+        sys.stderr.write(f"chaos: not done within {profile.limit:.0f} s; is the machine busy with something else?\n")
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.stderr.write("chaos: interrupted\n")
+        return INTERRUPTED
+    return told(plan, rows, profile, time.monotonic() - began, arguments)
+
+
+def told(plan: Sequence[Turn], rows: Sequence[Row], profile: Profile, seconds: float, asked: argparse.Namespace) -> int:
+    """Write the table and say how it went."""
+    if not rows:
+        return 1
+    say(f"written to {report.write(rows, profile.name, asked.results)}")
+    if asked.publish:
+        report.publish(rows, profile.name)
+    failed = [row for row in rows if not row.passed]
+    for row in failed:
+        say(f"NOT AS IT SHOULD BE: {row.scenario} on {row.transport}, seed {row.seed}")
+    say(f"{len(rows) - len(failed)} of {len(plan)} turns as they should be, {seconds:.0f} s")
+    return 0 if len(rows) == len(plan) and not failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
