@@ -36,8 +36,8 @@ types: setup  ## static types
 boundaries: setup  ## who may import whom
 	@$(BIN)/lint-imports
 
-bench: setup  ## measure against the figures in bench/README.md (up to 10 minutes)
-	@exec $(BIN)/python -m bench
+bench: setup  ## measure against the figures in bench/README.md (up to 40 minutes; a part: make bench ARGS="--only submit")
+	@exec $(BIN)/python -m bench $(or $(ARGS),--only all)
 
 clean:  ## remove environments and caches; the data in .carillon/ stays
 	@rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
