@@ -1,4 +1,7 @@
-"""`python -m bench`: measures Carillon beside its peers, prints the table, writes `bench/results.json`."""
+"""`python -m bench`: measures Carillon, prints tables, enters the figures in `bench/results.json`.
+
+Alone it runs the core comparison. `--only submit,http` runs other groups, `--only all` every one.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +10,27 @@ import asyncio
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
-from bench import celery_peer, report
+from bench import backlog, core, costs, http_submit, past, peers_comparison, report, scaling, submit
 from bench.errors import BenchError
+from bench.group import Bench, Group
 from bench.machine import machine, versions
-from bench.otlp_sink import Collector, collector
-from bench.ours import Carillon
-from bench.raw import Raw
+from bench.otlp_sink import collector
 from bench.report import Figure
-from bench.rounds import Outcome, compare
-from bench.servers import Servers, servers
+from bench.servers import servers
 
 RESULTS = Path(__file__).parent / "results.json"
-#: The whole command stops by itself after this, cleaned up; in seconds.
-LIMIT_SECONDS = 570.0
-#: What the rounds may use of it.
-ROUNDS_BUDGET = 380.0
-DATABASES = ("rabbitmq", "postgres", "celery")
-
-
-@dataclass
-class Peers:
-    """Every system of one comparison."""
-
-    ours: Carillon
-    raw: Raw
-    redis: list[celery_peer.Celery]
-    database: list[celery_peer.Celery]
+GROUPS = {
+    "core": Group(core.measured, ("rabbitmq", "postgres", "celery"), 570),
+    "peers": Group(peers_comparison.measured, ("rabbitmq", "postgres", "procrastinate"), 300),
+    "submit": Group(submit.measured, ("rabbitmq",), 150),
+    "http": Group(http_submit.measured, ("rabbitmq",), 180),
+    "costs": Group(costs.measured, ("rabbitmq",), 200),
+    "scaling": Group(scaling.measured, ("rabbitmq",), 200),
+    "backlog": Group(backlog.measured, ("rabbitmq", "postgres"), 480),
+    "past": Group(past.measured, ("postgres",), 600),
+}
 
 
 def say(text: str) -> None:
@@ -45,94 +39,61 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-async def bench(rounds: int) -> None:
-    """Measure everything once and write it down."""
-    began = time.monotonic()
-    peer_versions = await celery_peer.install()
-    async with servers(DATABASES) as found:
+async def measured(name: str, rounds: int) -> list[Figure]:
+    """Run one group within its limit, enter its figures, and leave nothing behind.
+
+    Raises `BenchError`, or `TimeoutError` when the limit is reached.
+    """
+    group, began = GROUPS[name], time.monotonic()
+    say(f"\n{name}\n{'-' * len(name)}")
+    async with asyncio.timeout(group.limit_seconds), servers(group.databases) as found:
         with collector() as traces:
-            outcome, figures = await measured(found, traces, rounds)
-            say(f"\n{traces.requests} trace exports, {traces.received_bytes // 1024} KiB, were taken by the collector")
-    about, with_versions = machine(), {**versions(), **found.versions, **peer_versions}
+            bench = Bench(found, traces, rounds)
+            figures = await group.measure(bench)
+    about, with_versions = machine(), {**versions(), **found.versions, **bench.versions}
     report.write_results(RESULTS, figures, about, with_versions)
-    say(f"\nmachine: {report.facts_table(about)}\nversions: {report.facts_table(with_versions)}\n")
-    say(report.rates_table(outcome) + "\n")
+    say(f"\nmachine: {report.facts_table(about)}\nversions: {report.facts_table(with_versions)}")
+    say(f"{traces.requests} trace exports, {traces.received_bytes // 1024} KiB, were taken by the collector\n")
     say("\n".join(figure.line() for figure in figures))
-    say(f"\nwritten to {RESULTS.name} after {time.monotonic() - began:.0f} s")
-
-
-async def measured(found: Servers, traces: Collector, rounds: int) -> tuple[Outcome, list[Figure]]:
-    """Latency on the idle platform first, then the rounds."""
-    ours = Carillon(found, "rabbitmq", traces)
-    await ours.prepare()
-    figures = await latency("rabbitmq", ours) + await latency("postgres", await prepared(found, traces))
-    peers = Peers(
-        ours,
-        Raw(found, await ours.delivery_bytes()),
-        [celery_peer.over_redis(found, children) for children in (1, 2)],
-        [celery_peer.over_database(found, children) for children in (1, 2)],
-    )
-    say(f"the body of a delivery has {peers.raw.body_bytes} bytes, of the floor's messages too")
-    outcome = await compare([ours, peers.raw, *peers.redis, *peers.database], rounds, ROUNDS_BUDGET, say)
-    return outcome, execution(outcome, peers) + figures
-
-
-async def prepared(found: Servers, traces: Collector) -> Carillon:
-    """Carillon with PostgreSQL as its transport."""
-    ours = Carillon(found, "postgres", traces)
-    await ours.prepare()
-    return ours
-
-
-async def latency(transport: str, ours: Carillon) -> list[Figure]:
-    """Submit to start, as two figures."""
-    p50, p99 = await ours.latency_ms()
-    say(f"submit to start on {transport}: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-    return [
-        Figure(f"latency_{transport}_p50_ms", round(p50, 2), "ms", "lower"),
-        Figure(f"latency_{transport}_p99_ms", round(p99, 2), "ms", "lower"),
-    ]
-
-
-def execution(outcome: Outcome, peers: Peers) -> list[Figure]:
-    """Medians of the rounds' ratios. One worker process against one; Celery with two children is told as well."""
-
-    def ratio(suffix: str, theirs: str) -> Figure:
-        value = median(outcome.ratios(peers.ours.name, theirs))
-        return Figure(f"execution_rabbitmq_vs_{suffix}", round(value, 3), "ratio", "higher")
-
-    figures = [ratio("raw", peers.raw.name)]
-    for suffix, settings in (("celery_redis", peers.redis), ("celery_db", peers.database)):
-        one, two = settings
-        figures.append(ratio(suffix, one.name))
-        figures.append(ratio(f"{suffix}_two_children", two.name))
+    say(f"\nentered in {RESULTS.name} after {time.monotonic() - began:.0f} s")
     return figures
 
 
-async def bounded(rounds: int) -> None:
-    """Stop at the limit and on SIGTERM as on Ctrl-C: the private databases and the vhost are always removed."""
+async def all_measured(names: list[str], rounds: int) -> int:
+    """Run the groups one after the other; one that fails does not keep the next from running. Says how many failed."""
     task = asyncio.current_task()
     if task is not None:
+        # On SIGTERM as on Ctrl-C: the private databases and the vhost are always removed.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    async with asyncio.timeout(LIMIT_SECONDS):
-        await bench(rounds)
+    failed = 0
+    for name in names:
+        try:
+            await measured(name, rounds)
+        except BenchError as error:
+            failed += 1
+            sys.stderr.write(f"bench: {name}: {error}\n")
+        except TimeoutError:
+            failed += 1
+            limit = GROUPS[name].limit_seconds
+            sys.stderr.write(
+                f"bench: {name}: not done within {limit:.0f} s; is the machine busy with something else?\n"
+            )
+    return failed
 
 
 def main() -> int:
-    """Run it; 1 when it could not be run, with one sentence why."""
+    """Run it; 1 when something could not be run, with one sentence why."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, choices=range(1, 6), help="rounds of the comparison")
+    parser.add_argument("--rounds", type=int, default=5, choices=range(1, 6), help="rounds of each comparison")
+    parser.add_argument("--only", default="core", help=f"groups, with commas: {', '.join(GROUPS)}; or all")
+    given = parser.parse_args()
+    names = list(GROUPS) if given.only == "all" else given.only.split(",")
+    if unknown := [name for name in names if name not in GROUPS]:
+        parser.error(f"there is no group {', '.join(unknown)}; there are {', '.join(GROUPS)}")
     try:
-        asyncio.run(bounded(parser.parse_args().rounds))
-    except BenchError as error:
-        sys.stderr.write(f"bench: {error}\n")
-        return 1
-    except TimeoutError:
-        sys.stderr.write(f"bench: not done within {LIMIT_SECONDS:.0f} s; is the machine busy with something else?\n")
-        return 1
+        return 1 if asyncio.run(all_measured(names, given.rounds)) else 0
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,8 @@
-"""Celery as a measured system: its environment, its worker, and its results as the proof of what it executed."""
+"""Celery as a measured system: its worker, and its results as the proof of what it executed."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,32 +13,15 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 from redis.asyncio import Redis
 
-from bench.errors import MissingServerError
+from bench.peers_environment import PEERS, PYTHON
 from bench.process import output_of, running, wait_until
 from bench.system import LARGEST, MEASURE_SECONDS, PREFETCH, Measured
 
 if TYPE_CHECKING:
     from bench.servers import Servers
 
-PEERS = Path(__file__).parent / "peers"
-PYTHON = PEERS / ".venv" / "bin" / "python"
-#: Where `make setup` puts uv on a machine that has none.
-TOOLS = PEERS.parent.parent / ".tools" / "bin"
 #: Everything is in the results by then, and Celery 5.7 often sleeps many seconds before it heeds SIGTERM.
 PATIENCE_SECONDS = 0.2
-
-
-async def install() -> dict[str, str]:
-    """Make the peers' own environment with uv, from its lock file, and say what is in it."""
-    uv = shutil.which("uv", path=os.pathsep.join([str(TOOLS), os.environ.get("PATH", os.defpath)]))
-    if uv is None:
-        message = "uv is missing, which sets up the peers: run `rm -rf .venv && make setup`, which fetches it."
-        raise MissingServerError(message)
-    env = {"VIRTUAL_ENV": "", "UV_PROJECT_ENVIRONMENT": "", "UV_PYTHON_DOWNLOADS": "never"}
-    await output_of(uv, "sync", "--frozen", "--project", str(PEERS), "--python", sys.executable, env=env, limit=180)
-    listed = json.loads(await output_of(uv, "pip", "list", "--python", str(PYTHON), "--format", "json", env=env))
-    wanted = {"celery", "kombu", "redis", "sqlalchemy", "psycopg"}
-    return {f"peer {package['name']}": package["version"] for package in listed if package["name"] in wanted}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Submits no-op runs as any program would: `python -m bench.client preload N` or `python -m bench.client spaced N`.
+"""Submits no-op runs as any program would: `python -m bench.client preload N`, `spaced N` or `crowd N`.
 
 Reads the platform's variables from the environment. Writes JSON to standard output: for `spaced`, when each run was
-submitted, in nanoseconds since 1970, by its id.
+submitted, in nanoseconds since 1970, by its id; for `crowd`, how long it took.
 """
 
 from __future__ import annotations
@@ -10,17 +10,23 @@ import asyncio
 import json
 import sys
 import time
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 import carillon
 from bench.domain import noop, tasks
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
 #: Submits awaited together while preloading; the ledger commits them in groups.
 WINDOW = 500
 #: Time between two submits of the latency measurement, in seconds.
 SPACING = 0.02
 WARM_UP = 30
+#: Coroutines of `crowd`, each with one submit in flight; the floor has as many publishes in flight.
+CROWD = 200
 
 
 async def preload(count: int) -> None:
@@ -38,6 +44,20 @@ async def spaced(count: int) -> dict[str, int]:
         return dict([await _submitted(number) for number in range(count)])
 
 
+async def crowd(count: int) -> dict[str, float]:
+    """Submit `count` runs from 200 coroutines, each its next one when the last is accepted."""
+    numbers = iter(range(count))
+
+    async def one_of_them() -> None:
+        for number in numbers:
+            await noop.kiq(number)
+
+    async with carillon.connect(tasks):
+        began = time.perf_counter()
+        await asyncio.gather(*(one_of_them() for _ in range(CROWD)))
+        return {"count": count, "seconds": time.perf_counter() - began}
+
+
 async def _submitted(number: int) -> tuple[str, int]:
     began = time.monotonic()
     before = time.time_ns()
@@ -46,6 +66,11 @@ async def _submitted(number: int) -> tuple[str, int]:
     return run.task_id, before
 
 
+ACTIONS: dict[str, Callable[[int], Coroutine[Any, Any, object]]] = {
+    "preload": preload,
+    "spaced": spaced,
+    "crowd": crowd,
+}
+
 if __name__ == "__main__":
-    action, wanted = sys.argv[1], int(sys.argv[2])
-    json.dump(uvloop.run(preload(wanted) if action == "preload" else spaced(wanted)), sys.stdout)
+    json.dump(uvloop.run(ACTIONS[sys.argv[1]](int(sys.argv[2]))), sys.stdout)

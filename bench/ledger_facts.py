@@ -17,10 +17,15 @@ select count(*) filter (where state = 'completed') as completed,
 from carillon.runs where domain = 'bench'
 """
 ATTEMPTS = "select count(*) from carillon.attempts a join carillon.runs r on r.id = a.run_id where r.domain = 'bench'"
+COMPLETED = """
+select count(*) as count, extract(epoch from max(finished_at) - min(started_at))::float8 as seconds
+from carillon.runs where domain = 'bench' and state = 'completed'
+"""
 STARTS = "select id, (result #>> '{}')::bigint as started_ns from carillon.runs where domain = 'bench'"
 FORGET = "truncate carillon.runs, carillon.attempts, carillon.events"
 #: One index probe: whether any run has not ended. Counting all of them while the worker works would slow it.
 UNENDED = "select exists(select from carillon.runs where domain = 'bench' and finished_at is null)"
+QUEUED = "select count(*) from carillon.runs where domain = 'bench' and state = 'queued'"
 ENROLLED = "select exists(select from carillon.workers where pid = $1 and stopped_at is null)"
 
 
@@ -39,6 +44,10 @@ class LedgerFacts:
         """Whether no run is left to execute."""
         return not await self.connection.fetchval(UNENDED)
 
+    async def queued(self) -> int:
+        """How many runs wait for a worker."""
+        return int(await self.connection.fetchval(QUEUED))
+
     async def measured(self, count: int) -> Measured:
         """First start to last finish; raises when anything but `count` completed runs with their attempts is there."""
         row = await self.connection.fetchrow(ENDED)
@@ -47,6 +56,15 @@ class LedgerFacts:
             message = f"{count} runs were submitted, but the ledger says {dict(row or {})} and {attempts} attempts"
             raise BenchError(message)
         return Measured(count=count, seconds=row["seconds"])
+
+    async def completed(self) -> Measured:
+        """First start to last finish of however many completed."""
+        row = await self.connection.fetchrow(COMPLETED)
+        return Measured(**dict(row or {}))
+
+    async def attempts(self) -> int:
+        """How many attempts ended."""
+        return int(await self.connection.fetchval("select count(*) from carillon.attempts"))
 
     async def started_ns(self) -> dict[str, int]:
         """When each run's code began, as it said itself."""

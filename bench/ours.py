@@ -21,7 +21,7 @@ from carillon.platform import WINDOW
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from bench.otlp_sink import Collector
     from bench.servers import Servers
@@ -40,8 +40,13 @@ class Carillon:
     #: and is fed by the worker while it works; that is another measurement.
     largest = WINDOW
 
-    def __init__(self, servers: Servers, transport: str, traces: Collector) -> None:
-        """`transport` is `rabbitmq` or `postgres`; its ledger is the private database of that name."""
+    def __init__(
+        self, servers: Servers, transport: str, traces: Collector, env: Mapping[str, str] | None = None
+    ) -> None:
+        """`transport` is `rabbitmq` or `postgres`; its ledger is the private database of that name.
+
+        `env` changes the environment of its processes; an empty value takes a variable away.
+        """
         self.name = f"Carillon on {transport}"
         self.database_url = servers.database(transport)
         self.log = Path(tempfile.gettempdir()) / f"{servers.name}.{transport}.log"
@@ -50,18 +55,19 @@ class Carillon:
         self.env = _environment(servers, traces) | {"DATABASE_URL": self.database_url}
         if self.rabbit_url:
             self.env |= {"RABBIT_URL": self.rabbit_url, "RABBIT_QUEUE_PREFIX": servers.name}
+        self.env |= env or {}
 
     async def prepare(self) -> None:
         """Make the ledger's tables, and let one worker make its queues and enter its tasks in the catalogue."""
         await migrate(self.database_url, "carillon.ledger.migrations")
-        async with self._facts() as facts, self._worker(facts):
+        async with self.facts() as facts, self.worker(facts):
             return
 
     async def measure(self, count: int) -> Measured:
         """Submit through the platform, then start one worker, and read from the ledger when it did what."""
-        await self._client("preload", count)
-        async with self._facts() as facts:
-            async with self._worker(facts) as worker:
+        await self.client("preload", count)
+        async with self.facts() as facts:
+            async with self.worker(facts) as worker:
                 await wait_until(facts.all_ended, what=self.name, limit=MEASURE_SECONDS, process=worker, log=self.log)
             measured = await facts.measured(count)
             await facts.forget()
@@ -69,9 +75,9 @@ class Carillon:
 
     async def latency_ms(self) -> tuple[float, float]:
         """The median and the 99th percentile from submit to start on an idle platform, in milliseconds."""
-        async with self._facts() as facts:
-            async with self._worker(facts) as worker:
-                submitted = json.loads(await self._client("spaced", SAMPLES))
+        async with self.facts() as facts:
+            async with self.worker(facts) as worker:
+                submitted = json.loads(await self.client("spaced", SAMPLES))
                 await wait_until(facts.all_ended, what=self.name, limit=10, process=worker, log=self.log)
             started = await facts.started_ns()
             await facts.forget()
@@ -81,20 +87,38 @@ class Carillon:
 
     async def delivery_bytes(self) -> int:
         """How large the body of one delivery is, so that the floor carries the same."""
-        await self._client("preload", 1)
+        await self.client("preload", 1)
         async with await aio_pika.connect(self.rabbit_url) as connection:
             queue = await (await connection.channel()).get_queue(self.queue)
             message = await queue.get(no_ack=True)
-        async with self._facts() as facts:
-            await facts.forget()
+        await self.forget()
         return len(message.body)
 
-    async def _client(self, action: str, count: int) -> str:
+    async def queued(self) -> int:
+        """How many runs wait for a worker."""
+        async with self.facts() as facts:
+            return await facts.queued()
+
+    async def forget(self) -> None:
+        """Empty the ledger."""
+        async with self.facts() as facts:
+            await facts.forget()
+
+    async def empty(self) -> None:
+        """Empty the ledger, and the queue of what a worker that was stopped gave back to it."""
+        if self.rabbit_url:
+            async with await aio_pika.connect(self.rabbit_url) as connection:
+                await (await (await connection.channel()).get_queue(self.queue)).purge()
+        await self.forget()
+
+    async def client(self, action: str, count: int) -> str:
+        """Run an action of `bench.client` and give back what it says."""
         argv = [sys.executable, "-m", "bench.client", action, str(count)]
         return await output_of(*argv, env=self.env, cwd=ROOT, limit=MEASURE_SECONDS)
 
     @asynccontextmanager
-    async def _facts(self) -> AsyncIterator[LedgerFacts]:
+    async def facts(self) -> AsyncIterator[LedgerFacts]:
+        """The ledger, as the benchmark reads it."""
         connection = await asyncpg.connect(self.database_url)
         try:
             yield LedgerFacts(connection)
@@ -102,7 +126,8 @@ class Carillon:
             await connection.close()
 
     @asynccontextmanager
-    async def _worker(self, facts: LedgerFacts) -> AsyncIterator[Process]:
+    async def worker(self, facts: LedgerFacts) -> AsyncIterator[Process]:
+        """One worker process, enrolled in the ledger."""
         argv = [sys.executable, "-m", "bench.domain"]
         async with running(*argv, env=self.env, cwd=ROOT, log=self.log) as worker:
 

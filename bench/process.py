@@ -23,15 +23,15 @@ SHOWN_BYTES = 2_000
 
 
 async def output_of(
-    *argv: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, limit: float = 60
+    *argv: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, given: str = "", limit: float = 60
 ) -> str:
-    """Run a command to its end and give back what it wrote to standard output.
+    """Run a command to its end, with `given` as its input, and give back what it wrote to standard output.
 
     Raises `BenchError` with the end of its error output when it fails, `StuckError` when it outlasts `limit` seconds.
     """
-    process = await create_subprocess_exec(*argv, env=_with(env), cwd=cwd, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
+    process = await create_subprocess_exec(*argv, env=_with(env), cwd=cwd, stdin=PIPE, stdout=PIPE, stderr=PIPE)
     try:
-        written, complaint = await asyncio.wait_for(process.communicate(), limit)
+        written, complaint = await asyncio.wait_for(process.communicate(given.encode()), limit)
     except TimeoutError:
         message = f"`{' '.join(argv[:3])} ...` did not end within {limit:.0f} s"
         raise StuckError(message) from None

@@ -14,13 +14,25 @@ if TYPE_CHECKING:
 
 #: What a figure has to reach. One without an entry is shown only.
 TARGETS = {
-    "execution_rabbitmq_vs_raw": 0.4,
-    "execution_rabbitmq_vs_celery_redis": 2.5,
-    "execution_rabbitmq_vs_celery_db": 15.0,
+    "execution_rabbitmq_vs_raw": 0.6,
+    "execution_rabbitmq_vs_celery_redis": 4.0,
+    "execution_rabbitmq_vs_celery_db": 25.0,
+    "execution_rabbitmq_vs_taskiq_redis": 2.5,
+    "execution_postgres_vs_procrastinate": 4.0,
     "latency_rabbitmq_p50_ms": 10.0,
     "latency_rabbitmq_p99_ms": 40.0,
     "latency_postgres_p50_ms": 10.0,
     "latency_postgres_p99_ms": 40.0,
+    "submit_vs_raw": 0.6,
+    "http_submit_p50_ms": 8.0,
+    "http_submit_per_s": 1_000.0,
+    "bulk_submit_per_s": 10_000.0,
+    "backlog_cost_ratio": 1.3,
+    "backlog_cost_ratio_postgres": 1.3,
+    "tracing_cost": 0.1,
+    "metrics_cost": 0.1,
+    "history_page_p95_ms": 50.0,
+    "retention_1m_s": 2.0,
 }
 
 
@@ -52,11 +64,11 @@ class Figure:
         return f"{self.name:<46} {self.value:>10.2f} {self.unit:<6} {aim}".rstrip()
 
 
-def rates_table(outcome: Outcome) -> str:
-    """Each system's rounds, and their median, in executions per second."""
+def rates_table(outcome: Outcome, unit: str = "executions per second") -> str:
+    """Each system's rounds, and their median."""
     rounds = max(map(len, outcome.rates.values()))
     heads = "".join(f"{f'round {number + 1}':>9}" for number in range(rounds))
-    lines = [f"{'executions per second':<40}{heads}{'median':>9}"]
+    lines = [f"{unit:<40}{heads}{'median':>9}"]
     for name, rates in outcome.rates.items():
         lines.append(f"{name:<40}{''.join(f'{rate:>9.0f}' for rate in rates)}{outcome.median(name):>9.0f}")
     return "\n".join(lines)
@@ -70,6 +82,7 @@ def facts_table(facts: Mapping[str, object]) -> str:
 def write_results(
     file: Path, figures: list[Figure], machine: Mapping[str, object], versions: Mapping[str, str]
 ) -> None:
-    """Replace `results.json`."""
-    rows = [{**asdict(figure), "machine": machine, "versions": versions} for figure in figures]
-    file.write_text(json.dumps(rows, indent=2) + "\n")
+    """Enter the figures in `results.json`, in place of earlier ones of their names; the others stay as they are."""
+    kept = {row["name"]: row for row in json.loads(file.read_text())} if file.exists() else {}
+    kept |= {figure.name: {**asdict(figure), "machine": machine, "versions": versions} for figure in figures}
+    file.write_text(json.dumps(list(kept.values()), indent=2) + "\n")
