@@ -1,4 +1,4 @@
-"""What tracing every tenth run, and counting every run, cost a worker: its processor seconds with each, over without."""
+"""What tracing every tenth run, and counting every run, cost a worker in processor seconds, over without."""
 
 from __future__ import annotations
 

@@ -26,9 +26,11 @@ from generate_series($2::bigint, $2::bigint + $1::bigint - 1) as n
 #: fifth is of a rarer task; the label `shard` has 1,000 values.
 ENDED = """
 insert into carillon.runs (
-    id, ended_on, domain, task, state, args, labels, priority, run_at, actor, created_at, started_at, finished_at, result
+    id, ended_on, domain, task, state, args, labels, priority, run_at, actor, created_at, started_at, finished_at,
+    result
 )
-select gen_random_uuid(), (made at time zone 'UTC')::date, 'bench', case when n % 5 = 0 then 'bench.rare' else 'bench.noop' end,
+select gen_random_uuid(), (made at time zone 'UTC')::date, 'bench',
+       case when n % 5 = 0 then 'bench.rare' else 'bench.noop' end,
        case when n % 1000 = 0 then 'failed' else 'completed' end,
        jsonb_build_object('number', n), jsonb_build_object('shard', (n % 1000)::text), 1, made, 'fill',
        made, made + interval '5 ms', made + interval '10 ms', '1'
