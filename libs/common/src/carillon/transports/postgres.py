@@ -122,8 +122,10 @@ class _Claims:
                 log.exception("claim failed", domain=self._domain)
                 pause = AWAY_SECONDS
             if pause:
+                # Not wait_for: on Python 3.11 it loses a cancellation that comes together with the event.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._woken.wait()
 
     async def _claim(self) -> int:
         """Take what there are slots for; returns how many were taken, and waits for a slot when all are busy."""

@@ -142,7 +142,8 @@ class RunConsumer:
         """Begin again whenever the channel, or the queue, is gone."""
         while True:
             try:
-                await asyncio.wait_for(self._lost.wait(), PROOF_SECONDS)
+                async with asyncio.timeout(PROOF_SECONDS):
+                    await self._lost.wait()
             except TimeoutError:
                 if await self._is_served():
                     continue

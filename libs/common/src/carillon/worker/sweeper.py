@@ -75,7 +75,8 @@ class Sweeper:
             await asyncio.sleep(ROUND_SECONDS)
             return
         try:
-            await asyncio.wait_for(self._woken.wait(), pause)
+            async with asyncio.timeout(pause):
+                await self._woken.wait()
         except TimeoutError:
             return
         self._woken.clear()

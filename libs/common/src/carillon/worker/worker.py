@@ -90,7 +90,8 @@ class Worker:
         """Cancel what somebody wants cancelled: when the ledger says so, and often, in case that was not heard."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), HEARTBEAT_SECONDS)
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._asked.wait()
             self._asked.clear()
             if not self._receiver.running:
                 continue
