@@ -15,6 +15,7 @@ from carillon.run import current_run
 from carillon.tasks import Task
 from carillon.transports.port import Acknowledge
 from carillon.worker.execution import Execution, RunMessage
+from carillon.worker.reports import Reports
 from carillon.worker.threads import Threads
 
 
@@ -27,7 +28,7 @@ class Attempt:
 
     __slots__ = (
         "_context", "_end", "_give_up", "_interrupts", "_is_inside", "_loop", "_task", "_timer", "acknowledge",
-        "began", "execution", "given_up_at", "is_over", "message", "stopped",
+        "began", "execution", "given_up_at", "is_over", "message", "reports", "stopped",
     )  # fmt: skip
 
     def __init__(
@@ -36,6 +37,8 @@ class Attempt:
         self.execution = execution
         self.acknowledge = acknowledge
         self.message: RunMessage | None = None
+        #: Of a task that asks for its run.
+        self.reports: Reports | None = None
         #: On the performance counter.
         self.began = 0.0
         #: Why it is to end, once it is; the run ends with it.

@@ -75,6 +75,8 @@ class Endings:
         if error is not None:
             await self._fail(execution, message, result, error)
         await self.hooks.post_execute(message, result)
+        if attempt.reports is not None:
+            await attempt.reports.last()
         if await self._end(execution):
             await self._results.keep(message.task_id, result, execution.verdict)
         await self.hooks.post_save(message, result)

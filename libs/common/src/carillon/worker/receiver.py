@@ -23,6 +23,7 @@ from carillon.transports.port import Acknowledge
 from carillon.worker.attempt import Attempt, overrun
 from carillon.worker.ending import Endings, persist
 from carillon.worker.execution import Execution, RunMessage, assembled, result_json
+from carillon.worker.reports import Reports
 from carillon.worker.results import Results
 from carillon.worker.threads import Threads
 
@@ -150,6 +151,8 @@ class Receiver:
                 execution.result = result_json(returned)
         except asyncio.CancelledError:
             # The worker drains: the run is handed back and not ended.
+            if attempt.reports is not None:
+                attempt.reports.drop()
             if attempt.given_up_at is None:
                 raise
         except BaseException as raised:  # noqa: BLE001 - whatever a task raises must end in the ledger
@@ -185,8 +188,22 @@ class Receiver:
             raise Snooze(overrun(remains), "the code of an attempt that was given up still runs in this worker")
         arguments = task.validated(kwargs)
         for name, kind in task.needs.items():
-            arguments[name] = execution.run if kind is Run else self._resources[kind]
+            if kind is Run:
+                arguments[name] = self._reporting(attempt)
+            else:
+                arguments[name] = self._resources[kind]
         return await attempt.run(task, arguments, self._threads)
+
+    def _reporting(self, attempt: Attempt) -> Run:
+        """The run, with somebody who listens to what it reports. A task that does not ask for its run costs none."""
+        run, number = attempt.execution.run, attempt.execution.delivery.attempt
+
+        async def write(report: str) -> None:
+            await self._platform.ledger.progress((self.worker, run.id, number, report))
+
+        attempt.reports = Reports(run, write)
+        run.listen = attempt.reports.heard
+        return run
 
     def _give_up(self, attempt: Attempt, error: BaseException) -> None:
         """End an attempt whose code does not."""
