@@ -69,7 +69,9 @@ class Run:
     #: The last that was reported, and the last partial result that was kept, as JSON text.
     reported: Progress | None = None
     kept: str | None = None
-    #: When it was last heard of; both on the monotonic clock.
+    #: The last lines that its code logged, if any, without secrets; `str` of it is the text.
+    excerpt: Any = field(default=None, repr=False)
+    #: When its attempt began, and was last heard of, on the monotonic clock.
     began: float = field(default_factory=time.monotonic)
     heard: float = 0.0
     #: Called, from whatever thread, when there is something new above.

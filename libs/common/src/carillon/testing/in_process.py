@@ -15,6 +15,7 @@ from carillon.contracts import Event
 from carillon.ids import new_id
 from carillon.run import Cause, Progress, Run, current_run
 from carillon.tasks import Task, Tasks
+from carillon.telemetry.excerpt import kept_lines
 from carillon.worker.execution import result_json
 
 
@@ -29,6 +30,8 @@ class InProcess:
         #: What runs reported with `run.progress`, in order, and what the last of them kept with `run.keep`.
         self.progress: list[Progress] = []
         self.kept: Any = None
+        #: What the code of the last run logged, as the ledger would keep it: the last lines, without secrets.
+        self.log: str = ""
 
     async def run(
         self,
@@ -50,10 +53,12 @@ class InProcess:
             bound[name] = run if kind is Run else self._resources[kind]
         token = current_run.set(run)
         try:
-            call = task.original_func
-            returned = await call(**bound) if task.is_async else await asyncio.to_thread(call, **bound)
+            with kept_lines():
+                call = task.original_func
+                returned = await call(**bound) if task.is_async else await asyncio.to_thread(call, **bound)
         finally:
             current_run.reset(token)
+            self.log = str(run.excerpt or "")
         result_json(returned)
         if isinstance(returned, Event):
             run.say(returned)

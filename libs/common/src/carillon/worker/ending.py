@@ -127,6 +127,7 @@ class Endings:
             state=State.FAILED,
             outcome="failed",
             error=error_json(error),
+            log=_log_of(execution),
         )
         await persist(lambda: self._platform.ledger.finish((self._worker, refused)))
 
@@ -140,11 +141,16 @@ class Endings:
             outcome=verdict.outcome,
             result=execution.result,
             error=execution.error,
+            log=_log_of(execution),
             run_at=execution.next_run_at,
             uncounted=0 if verdict.counted else 1,
             events=[e.new_event(actor=self._domain, run_id=execution.delivery.id) for e in envelopes],
             answers=await self._platform.answers(envelopes),
         )
+
+
+def _log_of(execution: Execution) -> str | None:
+    return None if execution.run.excerpt is None else str(execution.run.excerpt)
 
 
 def _too_late(execution: Execution) -> DeadlineExceeded | None:
