@@ -88,6 +88,7 @@ def test_the_schema_has_the_arguments_and_nothing_that_is_injected():
 def test_the_policy_is_published_in_seconds():
     assert bind_book.policy == {
         "timeout_seconds": 7,
+        "grace_seconds": 10,
         "attempts": 2,
         "retry_base_seconds": 1,
         "retry_cap_seconds": 600,

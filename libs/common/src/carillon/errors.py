@@ -5,14 +5,18 @@ CarillonError
 ├── TransientError        the world was not ready: the attempt is retried by the owner's policy
 ├── PermanentError        no retry can help: the run fails at once and waits for a person
 │   ├── UnknownTaskError
-│   └── InvalidArgumentsError
+│   ├── InvalidArgumentsError
+│   └── DeadlineExceeded  the moment has passed by which the run had to be ended
 ├── Snooze                not now: run again later, without counting an attempt
 ├── Cancel                the work is no longer wanted: the run ends cancelled
+│   └── Cancelled         somebody else said so
 ├── NotConnectedError     a task was submitted before the platform was connected
 ├── IdempotencyConflictError
 ├── PlatformUnavailableError
 └── ConfigurationError
 ```
+
+`Stopped` stands apart, as `asyncio.CancelledError` does: it passes through `except Exception`.
 
 Any other exception out of a task is a bug: retried by policy, then buried, loudly.
 """
@@ -50,6 +54,10 @@ class InvalidArgumentsError(PermanentError):
     """The arguments do not fit the task's schema."""
 
 
+class DeadlineExceeded(PermanentError):  # noqa: N818 - the word that people know it by
+    """The run's deadline has passed, or would have before its next attempt."""
+
+
 class Snooze(CarillonError):  # noqa: N818 - an instruction to the worker, not a failure
     """Run this again after `delay`; the attempt does not count."""
 
@@ -60,6 +68,17 @@ class Snooze(CarillonError):  # noqa: N818 - an instruction to the worker, not a
 
 class Cancel(CarillonError):  # noqa: N818 - an instruction to the worker, not a failure
     """End this run as cancelled, with the message as the reason."""
+
+
+class Cancelled(Cancel):
+    """Somebody cancelled this run while it executed; the message is their reason."""
+
+
+class Stopped(BaseException):
+    """The attempt is to end now, and its code may clean up: out of `run.check()`, and at any line of a child process.
+
+    Let it through. What the run ends with is decided by why it was stopped, not by this.
+    """
 
 
 class NotConnectedError(CarillonError):

@@ -139,7 +139,7 @@ def _check_rule(error: object, rule: object) -> None:
         raise TypeError(message)
     if issubclass(error, DECIDED):
         message = f"{error.__name__} says itself what happens next, so no rule can be about it"
-        raise ValueError(message)  # noqa: TRY004 - not its type is wrong, but what it stands for
+        raise ValueError(message)  # noqa: TRY004 - a type, but of the wrong meaning
     if not isinstance(rule, Retry) or rule.rules:
         message = f"the rule for {error.__name__} must be a Retry without rules of its own, or NEVER"
         raise TypeError(message)

@@ -32,6 +32,8 @@ OnFailure = Callable[[Mapping[str, Any], BaseException], Event]
 MOST_TOGETHER = 1_000
 #: A task without a timeout of its own may run this long.
 DEFAULT_TIMEOUT = timedelta(minutes=5)
+#: And this long it may clean up when it is stopped.
+DEFAULT_GRACE = timedelta(seconds=10)
 
 
 class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
@@ -47,6 +49,7 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         function: Callable[Params, Returned],
         *,
         timeout: timedelta,
+        grace: timedelta,
         retry: Retry,
         hears: type[Event] | None,
         on_failure: OnFailure | None,
@@ -62,6 +65,7 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         )
         self.domain = domain
         self.timeout = timeout
+        self.grace = grace
         self.retry = retry
         #: Spreads the retries that this process decides on.
         self.budget = Budget(retry)
@@ -152,7 +156,11 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
     @property
     def policy(self) -> dict[str, Any]:
         """The owner's policy as the catalogue shows it; durations in seconds."""
-        return {"timeout_seconds": self.timeout.total_seconds(), **self.retry.shown}
+        return {
+            "timeout_seconds": self.timeout.total_seconds(),
+            "grace_seconds": self.grace.total_seconds(),
+            **self.retry.shown,
+        }
 
 
 class Tasks:
@@ -167,6 +175,7 @@ class Tasks:
         self,
         *,
         timeout: timedelta = DEFAULT_TIMEOUT,
+        grace: timedelta = DEFAULT_GRACE,
         retry: Retry | None = None,
         on_failure: OnFailure | None = None,
         default: bool = False,
@@ -176,10 +185,19 @@ class Tasks:
 
         `on_failure` makes what is said when the last attempt failed; of a run that ends failed because its workers kept
         dying nothing is said. `default` makes it the one that a kick of the domain means when it names none.
+
+        A coroutine is cancelled when `timeout` is over, or when somebody cancels the run, and may clean up. After
+        `grace` the attempt ends anyway: what goes on executing is abandoned, and keeps its slot of the worker until it
+        really ends, because it still uses what the slot stands for. A result that it returns in time counts.
+
+        A plain function runs in a thread, and *a thread cannot be killed*: it has to ask `run.cancelled`, or call
+        `run.check()`, now and then. The attempt ends at `timeout` whatever the function does; the function keeps its
+        slot until it returns, and until then no other attempt of its run begins in the same worker. On another worker
+        one may, so it must be safe to run twice at the same time, too.
         """
 
         def declare(function: Callable[Params, Returned]) -> Task[Params, Returned]:
-            return self._declare(function, timeout, retry, None, on_failure, default, labels)
+            return self._declare(function, timeout, grace, retry, None, on_failure, default, labels)
 
         return declare
 
@@ -188,13 +206,14 @@ class Tasks:
         event: type[Event],
         *,
         timeout: timedelta = DEFAULT_TIMEOUT,
+        grace: timedelta = DEFAULT_GRACE,
         retry: Retry | None = None,
         on_failure: OnFailure | None = None,
     ) -> Callable[[Callable[Params, Returned]], Task[Params, Returned]]:
         """Declare what answers an event: a task whose one argument is `event`."""
 
         def declare(function: Callable[Params, Returned]) -> Task[Params, Returned]:
-            task = self._declare(function, timeout, retry, event, on_failure, False, None)
+            task = self._declare(function, timeout, grace, retry, event, on_failure, False, None)
             if task.argument_names != ("event",):
                 message = f"{task.task_name} answers an event, so its one argument must be named `event`"
                 raise ConfigurationError(message)
@@ -206,6 +225,7 @@ class Tasks:
         self,
         function: Callable[Params, Returned],
         timeout: timedelta,
+        grace: timedelta,
         retry: Retry | None,
         hears: type[Event] | None,
         on_failure: OnFailure | None,
@@ -217,6 +237,7 @@ class Tasks:
             self.domain,
             function,
             timeout=timeout,
+            grace=grace,
             retry=retry or Retry(),
             hears=hears,
             on_failure=on_failure,

@@ -90,6 +90,7 @@ class Ledger:
         self.submit = GroupCommit(self._submit)
         self.finish = GroupCommit(self._finish)
         self.start = GroupCommit(self._start)
+        self.progress = GroupCommit(self._progress)
         self.mark_published = GroupCommit(self._mark_published)
         self.conditions = Conditions(self)
         self.followups = Followups(self, call_back or _nobody_to_call)
@@ -199,6 +200,12 @@ class Ledger:
                 *retry_arrays(ends), *event_arrays(said, published=self.carries_events), *run_arrays(answers)
             ]  # fmt: skip
         return {row["id"]: row["awaited"] for row in await self.pool.fetch(statement, worker, *arrays)}
+
+    async def _progress(self, batch: Sequence[tuple[UUID, UUID, int, str]]) -> Sequence[None]:
+        """Write how far attempts are (worker, run, attempt, JSON)."""
+        _, runs, numbers, reports = (list(column) for column in zip(*batch, strict=True))
+        await self.pool.execute(execute.PROGRESS, batch[0][0], runs, numbers, reports)
+        return [None] * len(batch)
 
     async def say(
         self, events: Sequence[NewEvent], answers: Sequence[NewRun], *, connection: Connection | None = None

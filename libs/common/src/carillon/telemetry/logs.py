@@ -13,6 +13,8 @@ from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from carillon.telemetry.excerpt import ExcerptHandler
+
 #: Libraries whose chatter says nothing that Carillon does not say itself.
 QUIET = ("aio_pika", "aiormq", "apscheduler", "faststream", "taskiq", "uvicorn", "alembic", "httpx2", "httpcore2")
 
@@ -48,7 +50,8 @@ def configure_logs(service: str, *, style: Literal["json", "console"] | None, le
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    # Before the other, which turns the facts of a line into text.
+    logging.basicConfig(handlers=[ExcerptHandler(), handler], level=level.upper(), force=True)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -48,6 +48,12 @@ class Metrics:
             "How many deliveries were dropped because the ledger no longer expected them.",
             registry=self.registry,
         )
+        self.abandoned = Counter(
+            "carillon_attempts_abandoned",
+            "How many attempts ended while their code went on and kept its slot.",
+            ["task_name"],
+            registry=self.registry,
+        )
         self.swept = Counter(
             "carillon_sweeper_runs",
             "How many runs the sweeper moved: due, overdue, expired, rescued or unheard.",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from carillon.contracts import Event
 from carillon.ids import new_id
-from carillon.run import Cause, Run
+from carillon.run import Cause, Progress, Run, current_run
 from carillon.tasks import Task, Tasks
+from carillon.telemetry.excerpt import kept_lines
 from carillon.worker.execution import result_json
 
 
@@ -23,6 +27,11 @@ class InProcess:
         self._resources = resources
         #: What successful runs said, in order.
         self.said: list[Event] = []
+        #: What runs reported with `run.progress`, in order, and what the last of them kept with `run.keep`.
+        self.progress: list[Progress] = []
+        self.kept: Any = None
+        #: What the code of the last run logged, as the ledger would keep it: the last lines, without secrets.
+        self.log: str = ""
 
     async def run(
         self,
@@ -38,16 +47,29 @@ class InProcess:
         if task.hears is not None:
             cause = Cause(str(run_id or new_id()), task.hears.type, "/test", datetime.now(UTC))
         run = Run(id=run_id or new_id(), task=task.task_name, domain=task.domain, attempt=attempt, cause=cause)
+        run.listen = partial(self._listen, run)
         bound = task.validated(given)
         for name, kind in task.needs.items():
             bound[name] = run if kind is Run else self._resources[kind]
-        call = task.original_func
-        returned = await call(**bound) if task.is_async else await asyncio.to_thread(call, **bound)
+        token = current_run.set(run)
+        try:
+            with kept_lines():
+                call = task.original_func
+                returned = await call(**bound) if task.is_async else await asyncio.to_thread(call, **bound)
+        finally:
+            current_run.reset(token)
+            self.log = str(run.excerpt or "")
         result_json(returned)
         if isinstance(returned, Event):
             run.say(returned)
         self.said.extend(run.said)
         return returned
+
+    def _listen(self, run: Run) -> None:
+        if run.reported is not None and (not self.progress or self.progress[-1] is not run.reported):
+            self.progress.append(run.reported)
+        if run.kept is not None:
+            self.kept = orjson.loads(run.kept)
 
 
 def _jsonable(value: object) -> object:

@@ -20,13 +20,14 @@ from carillon.jsonb import holds_nul
 from carillon.ledger.records import NewRun, Priority
 from carillon.middleware.tracing import LABEL
 from carillon.platform import Platform
+from carillon.run import Run, current_run
 from carillon.tasks import Task
 from carillon.worker.results import Results
 
 #: Larger arguments belong in storage, with their key as the argument.
 MOST_ARGS_BYTES = 256 * 1024
 #: Labels that say how to run, and are not kept as labels.
-OPTIONS = frozenset({"priority", "delay", "run_at", "expires_at", "idempotency_key", LABEL})
+OPTIONS = frozenset({"priority", "delay", "run_at", "expires_at", "idempotency_key", "deadline", "deadline_at", LABEL})
 
 
 class Kick(BrokerMessage):
@@ -117,6 +118,7 @@ class CarillonBroker(AsyncBroker):
         arguments = task.bind(source.args, source.kwargs) if isinstance(task, Task) else _named(source)
         labels = source.labels
         key = labels.get("idempotency_key")
+        parent = current_run.get()
         return NewRun(
             id=UUID(source.task_id) if key is None else derived_id("key", source.task_name, str(key)),
             domain=source.task_name.partition(".")[0],
@@ -127,6 +129,8 @@ class CarillonBroker(AsyncBroker):
             run_at=_run_at(labels),
             expires_at=_moment(labels.get("expires_at")),
             idempotency_key=None if key is None else str(key),
+            parent_id=None if parent is None else parent.id,
+            deadline_at=_deadline(labels, parent),
             actor=self.platform.name,
             traceparent=labels.get(LABEL),
         )
@@ -185,6 +189,15 @@ def _run_at(labels: dict[str, Any]) -> datetime | None:
     if "delay" in labels:
         return datetime.now(UTC) + timedelta(seconds=float(labels["delay"]))
     return _moment(labels.get("run_at"))
+
+
+def _deadline(labels: dict[str, Any], parent: Run | None) -> datetime | None:
+    """The earliest of what the labels say and of what the run that submits has left."""
+    named = _moment(labels.get("deadline_at"))
+    if "deadline" in labels:
+        named = datetime.now(UTC) + timedelta(seconds=float(labels["deadline"]))
+    inherited = None if parent is None else parent.deadline_at
+    return min((moment for moment in (named, inherited) if moment is not None), default=None)
 
 
 def _moment(value: object) -> datetime | None:

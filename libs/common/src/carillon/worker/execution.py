@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from taskiq import TaskiqMessage
 
 from carillon.contracts import Event
-from carillon.errors import PermanentError
+from carillon.errors import Cancelled, PermanentError
 from carillon.jsonb import holds_nul
 from carillon.ledger.records import Delivery, State
 from carillon.run import Run
@@ -58,8 +58,6 @@ class Execution:
     verdict: Verdict = COMPLETED
     result: str | None = None
     error: str | None = None
-    #: Why somebody wants it cancelled, once the code was told.
-    unwanted: str | None = None
 
     @property
     def counted_attempt(self) -> int:
@@ -117,7 +115,13 @@ def result_json(returned: object) -> str:
 
 
 def error_json(error: BaseException) -> str:
-    """An error as the ledger keeps it: type, message, traceback, and a fingerprint that groups its like."""
+    """An error as the ledger keeps it: type, message, traceback, and a fingerprint that groups its like.
+
+    Of a cancellation only who wanted it and why is told: where the code stood is no fault of it.
+    """
+    if isinstance(error, Cancelled):
+        cancelled = {"type": "Cancelled", "message": _keepable(str(error)[:MOST_MESSAGE])}
+        return orjson.dumps(cancelled).decode()
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].name}" if frames else ""
     kind = type(error).__name__

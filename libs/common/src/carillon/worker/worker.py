@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 HEARTBEAT_SECONDS = 2.0
 #: Runs that are executing when the worker is told to stop may take this long; the rest is handed back.
 DRAIN_SECONDS = 20.0
+#: And this long to end once they are cancelled; code that does not is left behind, and its run is handed back.
+LEAVE_SECONDS = 2.0
 
 
 class Worker:
@@ -110,6 +112,7 @@ class Worker:
             # Also when whoever stops us has less patience: a run that is not handed back waits for a rescue, and counts
             # as one that lost its worker.
             await self._hand_back()
+            self._receiver.close()
 
     async def _end_running(self) -> None:
         if not (running := set(self._receiver.running.values())):
@@ -120,7 +123,7 @@ class Worker:
         finally:
             for task in running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await asyncio.wait(running, timeout=LEAVE_SECONDS)
 
     async def _hand_back(self) -> None:
         try:

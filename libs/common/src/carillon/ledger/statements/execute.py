@@ -111,3 +111,10 @@ woken as ({wake("accepted")} union all {wake("again")})
 select id, awaited from (select id, awaited from gone union all select id, false from again) ended
 cross join (select count(*) from woken) as w
 """
+
+#: How far attempts are, fenced like their ends: what reports too late changes nothing.
+PROGRESS = """
+update carillon.runs_live r set progress = d.progress::jsonb
+from unnest($2::uuid[], $3::int[], $4::text[]) as d(id, attempt, progress)
+where r.id = any($2::uuid[]) and r.id = d.id and r.attempt = d.attempt and r.state = 'running' and r.worker_id = $1
+"""
