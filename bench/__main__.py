@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import backlog, core, costs, http_submit, past, peers_comparison, report, scaling, submit
+from bench import backlog, core, costs, delays, http_submit, past, peers_comparison, processes, report, scaling, submit
 from bench.errors import BenchError
 from bench.group import Bench, Group
 from bench.machine import machine, versions
@@ -29,6 +29,8 @@ GROUPS = {
     "costs": Group(costs.measured, ("rabbitmq",), 200),
     "scaling": Group(scaling.measured, ("rabbitmq",), 200),
     "backlog": Group(backlog.measured, ("rabbitmq", "postgres"), 480),
+    "delays": Group(delays.measured, ("rabbitmq", "postgres"), 120),
+    "processes": Group(processes.measured, ("postgres",), 120),
     "past": Group(past.measured, ("postgres",), 600),
 }
 

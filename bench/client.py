@@ -1,21 +1,23 @@
-"""Submits no-op runs as any program would: `python -m bench.client preload N`, `spaced N` or `crowd N`.
+"""Submits no-op runs as any program would: `python -m bench.client ACTION N`, where ACTION is a function below.
 
 Reads the platform's variables from the environment. Writes JSON to standard output: for `spaced`, when each run was
-submitted, in nanoseconds since 1970, by its id; for `crowd`, how long it took.
+submitted, and for `delayed`, when it was due, in nanoseconds since 1970, by its id; for `crowd`, how long it took.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import random
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 import carillon
-from bench.domain import noop, tasks
+from bench.domain import noop, noop_in_process, noop_in_thread, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -27,6 +29,9 @@ SPACING = 0.02
 WARM_UP = 30
 #: Coroutines of `crowd`, each with one submit in flight; the floor has as many publishes in flight.
 CROWD = 200
+#: Of `delayed`, in seconds, and how many runs are due in an hour and later.
+SHORTEST_DELAY, LONGEST_DELAY = 0.2, 6.0
+FAR_OFF = 1_000
 
 
 async def preload(count: int) -> None:
@@ -58,6 +63,30 @@ async def crowd(count: int) -> dict[str, float]:
         return {"count": count, "seconds": time.perf_counter() - began}
 
 
+async def delayed(count: int) -> dict[str, int]:
+    """Submit `count` runs with delays from 0.2 to 6 seconds, in random order, after 1,000 that are far off."""
+    delays = [SHORTEST_DELAY + (LONGEST_DELAY - SHORTEST_DELAY) * number / (count - 1) for number in range(count)]
+    random.shuffle(delays)
+    async with carillon.connect(tasks):
+        now = datetime.now(UTC)
+        for number in range(0, FAR_OFF, WINDOW):
+            await asyncio.gather(*(_due(now + timedelta(hours=1, seconds=number + each)) for each in range(WINDOW)))
+        return dict(await asyncio.gather(*(_due(datetime.now(UTC) + timedelta(seconds=delay)) for delay in delays)))
+
+
+async def in_turn(count: int) -> None:
+    """Submit `count` runs in a thread and as many in a process, each when the last has ended."""
+    async with carillon.connect(tasks):
+        for task in (noop_in_thread, noop_in_process):
+            for number in range(count):
+                await (await task.kiq(number)).wait_result(check_interval=0.01, timeout=30)
+
+
+async def _due(moment: datetime) -> tuple[str, int]:
+    run = await noop.kicker().with_labels(run_at=moment).kiq(0)
+    return run.task_id, int(moment.timestamp() * 1e9)
+
+
 async def _submitted(number: int) -> tuple[str, int]:
     began = time.monotonic()
     before = time.time_ns()
@@ -70,6 +99,8 @@ ACTIONS: dict[str, Callable[[int], Coroutine[Any, Any, object]]] = {
     "preload": preload,
     "spaced": spaced,
     "crowd": crowd,
+    "delayed": delayed,
+    "in_turn": in_turn,
 }
 
 if __name__ == "__main__":

@@ -35,6 +35,26 @@ async def noop(number: int) -> int:
     return time.time_ns()
 
 
+@tasks.task(timeout=timedelta(seconds=30))
+def noop_in_thread(number: int) -> int:
+    """The same, as a plain function.
+
+    Safe to run twice: it changes nothing.
+    """
+    del number
+    return time.time_ns()
+
+
+@tasks.task(timeout=timedelta(seconds=30), process=True)
+def noop_in_process(number: int) -> int:
+    """The same, in a process that can be killed.
+
+    Safe to run twice: it changes nothing.
+    """
+    del number
+    return time.time_ns()
+
+
 def service() -> Service:
     """Assemble the domain."""
     return Service(

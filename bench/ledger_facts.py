@@ -22,7 +22,14 @@ COMPLETED = """
 select count(*) as count, extract(epoch from max(finished_at) - min(started_at))::float8 as seconds
 from carillon.runs where domain = 'bench' and state = 'completed'
 """
-STARTS = "select id, (result #>> '{}')::bigint as started_ns from carillon.runs where domain = 'bench'"
+STARTS = """
+select id, (result #>> '{}')::bigint as started_ns from carillon.runs where domain = 'bench' and state = 'completed'
+"""
+#: How long each run of a task took from the ledger's start to the ledger's end, in order.
+TOOK = """
+select extract(epoch from finished_at - started_at)::float8 * 1000 as took_ms
+from carillon.runs where task = $1 and state = 'completed' order by started_at
+"""
 FORGET = "truncate carillon.runs, carillon.attempts, carillon.events"
 #: One index probe: whether any run has not ended. Counting all of them while the worker works would slow it.
 UNENDED = "select exists(select from carillon.runs where domain = 'bench' and finished_at is null)"
@@ -70,6 +77,10 @@ class LedgerFacts:
     async def started_ns(self) -> dict[str, int]:
         """When each run's code began, as it said itself."""
         return {str(row["id"]): row["started_ns"] for row in await self.connection.fetch(STARTS)}
+
+    async def took_ms(self, task: str) -> list[float]:
+        """How long each run of a task took, in order; what the two commits cost is in it."""
+        return [row["took_ms"] for row in await self.connection.fetch(TOOK, task)]
 
     async def forget(self) -> None:
         """Empty the ledger between rounds, so that each round meets the same tables."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from statistics import quantiles
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from bench.fill import ENDED, fill
 from bench.report import Figure
+from carillon.ledger import days
 from carillon.ledger.history import Cursor, History, Search
 from carillon.ledger.ledger import Ledger
 from carillon.settings import sqlalchemy_url
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Ended runs among which is searched, and those that are old enough to be forgotten.
 ENDED_RUNS, OLD_RUNS = 5_000_000, 1_000_000
+#: The fill puts ten runs into each second.
+APART = timedelta(seconds=0.1)
 #: How often each page is read.
 READINGS = 20
 KEPT = timedelta(days=30)
@@ -36,9 +40,14 @@ async def measured(bench: Bench) -> list[Figure]:
     """Fill by SQL, read pages through `History`, and forget through the ledger."""
     ours = await bench.ours("postgres")
     async with ours.facts() as facts:
+        now = datetime.now(UTC)
+        await days.make(facts.connection, since=(now - ENDED_RUNS * APART).date())
         await fill(facts.connection, ENDED, ENDED_RUNS, timedelta(0))
-        bench.say(f"{ENDED_RUNS} ended runs are there")
+        indexed = await days.index(facts.connection)
+        bench.say(f"{ENDED_RUNS} ended runs are there, and {len(indexed)} indexes of days that are over")
+        await facts.connection.execute("vacuum analyze carillon.runs", timeout=300)
         page = await _page_p95_ms(bench, ours.database_url)
+        await days.make(facts.connection, since=(now - KEPT - MARGIN - OLD_RUNS * APART).date())
         await fill(facts.connection, ENDED, OLD_RUNS, KEPT + MARGIN)
         retention = await _retention_seconds(bench, ours.database_url)
         await facts.forget()
@@ -65,34 +74,35 @@ async def _page_p95_ms(bench: Bench, url: str) -> float:
 
 def _searches(now: datetime) -> dict[str, Search]:
     """The filters that the interface has, on the first page and on one in the middle of what there is."""
-    # The fill puts ten runs into each second.
-    middle = now - timedelta(seconds=ENDED_RUNS / 20)
+    middle = now - ENDED_RUNS * APART / 2
     filters = {
         "everything": Search(),
         "one state": Search(states=["failed"]),
         "one task": Search(task="bench.rare"),
+        "one domain": Search(domain="bench"),
         "one label": Search(labels={"shard": "17"}),
+        "a label that no run has": Search(labels={"shard": "none"}),
+        "an argument of one run": Search(args={"number": [ENDED_RUNS // 3]}),
+        "an argument that no run has": Search(args={"number": [-1]}),
         "state and task": Search(states=["failed"], task="bench.rare"),
         "an hour": Search(since=middle - timedelta(hours=1), until=middle),
+        "ended in an hour": Search(finished_since=middle - timedelta(hours=1), finished_until=middle),
+        "a duration that no run had": Search(longer=timedelta(minutes=1)),
+        "a worker that no run had": Search(worker=_LEAST),
     }
-    deep = {f"{name}, deep": _after(search, middle) for name, search in filters.items()}
-    return filters | deep
-
-
-def _after(search: Search, moment: datetime) -> Search:
     # The least id: between rows of one moment the order does not matter here.
-    names = ("states", "domain", "task", "since", "until", "labels", "limit")
-    return Search(**{name: getattr(search, name) for name in names}, after=Cursor(moment, _LEAST))
+    deep = {f"{name}, deep": replace(search, after=Cursor(middle, _LEAST)) for name, search in filters.items()}
+    return filters | deep
 
 
 async def _retention_seconds(bench: Bench, url: str) -> float:
     """How long it takes until the ledger has forgotten what is too old."""
     async with Ledger(url, name="bench", carries_events=True) as ledger:
         began, forgotten = time.perf_counter(), 0
-        while gone := await ledger.forget("bench", KEPT):
+        while gone := await ledger.forget(KEPT):
             forgotten += gone
         took = time.perf_counter() - began
-    bench.say(f"{forgotten} runs were forgotten in {took:.1f} s")
+    bench.say(f"{forgotten} days were forgotten in {took:.1f} s")
     return took
 
 

@@ -40,10 +40,20 @@ async def perform(profile: Profile, plan: Sequence[Turn], rows: list[Row], resul
     seeds = ", ".join(sorted({str(turn.seed) for turn in plan}))
     say(f"profile {profile.name}, {len(plan)} turns, seeds {seeds}; starting servers ...")
     async with Servers(rabbitmq=any(turn.transport == "rabbitmq" for turn in plan)) as servers:
-        for number, turn in enumerate(plan, 1):
-            say(f"[{number}/{len(plan)}] {turn.name} on {turn.transport}, seed {turn.seed}: {turn.title}")
-            rows.append(await played(turn, servers, profile, number, results))
-            say(report.line(rows[-1]))
+
+        async def one_after_another(lane: Sequence[tuple[int, Turn]]) -> None:
+            for number, turn in lane:
+                say(f"[{number}/{len(plan)}] {turn.name} on {turn.transport}, seed {turn.seed}: {turn.title}")
+                row = await played(turn, servers, profile, number, results)
+                rows.append(row)
+                say(report.line(row))
+
+        numbered = list(enumerate(plan, 1))
+        if profile.side_by_side:
+            lanes = [[n for n in numbered if n[1].transport == name and not n[1].alone] for name in TRANSPORTS]
+            await asyncio.gather(*map(one_after_another, lanes))
+            numbered = [n for n in numbered if n[1].alone]
+        await one_after_another(numbered)
 
 
 async def bounded(profile: Profile, plan: Sequence[Turn], rows: list[Row], results: Path) -> None:
@@ -63,6 +73,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--only", default="", help=f"some of these, with commas: {', '.join(names)}")
     parser.add_argument("--seed", type=int, help="this seed instead of the profile's")
     parser.add_argument("--transport", choices=TRANSPORTS, help="this transport only")
+    parser.add_argument("--limit", type=float, help="stop after this many seconds instead of the profile's")
     parser.add_argument("--results", type=Path, default=report.RESULTS, help="where the tables are written as JSON")
     parser.add_argument("--publish", action="store_true", help="put the table into docs/reliability.md")
     arguments = parser.parse_args()
@@ -82,6 +93,8 @@ def main() -> int:
     if arguments.only:
         # Whoever asks for a scenario has the time for it.
         profile = replace(profile, limit=PROFILES["full"].limit)
+    if arguments.limit is not None:
+        profile = replace(profile, limit=arguments.limit)
     seeds = profile.seeds if arguments.seed is None else (arguments.seed,)
     transports = {arguments.transport} if arguments.transport else set(TRANSPORTS)
     plan = list(turns(profile, only=arguments.only, transports=transports, seeds=seeds))

@@ -27,6 +27,7 @@ class Control:
     play: Callable[..., Awaitable[None]]
     transport: str
     finds: frozenset[str]
+    alone: bool = False
     long: float = 0.05
 
     @property
@@ -61,7 +62,7 @@ CONTROLS = (
         "no-fence",
         "starts and ends whatever comes; a worker is frozen and goes on",
         freeze_worker,
-        "rabbitmq",
+        "postgres",
         frozenset({"DOUBLE_TERMINAL", "DUP_EFFECT"}),
     ),
     Control(
@@ -70,5 +71,6 @@ CONTROLS = (
         restart_postgres,
         "postgres",
         frozenset({"LOST"}),
+        alone=True,
     ),
 )

@@ -34,6 +34,7 @@ class Turn:
     seed: int
     play: Callable[[Stage], Awaitable[None]]
     control: Control | None = None
+    alone: bool = False
 
 
 @dataclass
@@ -74,10 +75,10 @@ def turns(profile: Profile, *, only: set[str], transports: set[str], seeds: tupl
             whole = profile.everything or scenario.name in only
             for transport in scenario.transports if whole else scenario.quick:
                 if transport in transports and (not only or scenario.name in only):
-                    yield Turn(scenario.name, scenario.title, transport, seed, scenario.play)
+                    yield Turn(scenario.name, scenario.title, transport, seed, scenario.play, None, scenario.alone)
     for control in CONTROLS:
         if control.transport in transports and (not only or only & {control.name, "controls"}):
-            yield Turn(control.name, control.title, control.transport, seeds[0], control.run, control)
+            yield Turn(control.name, control.title, control.transport, seeds[0], control.run, control, control.alone)
 
 
 async def played(turn: Turn, servers: Servers, profile: Profile, number: int, results: Path) -> Row:

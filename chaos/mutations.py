@@ -16,11 +16,13 @@ from uuid import UUID
 
 from taskiq import TaskiqMiddleware
 
-from carillon.ledger.ledger import Ledger
+from carillon.ledger.ledger import End, Ledger
 from carillon.ledger.records import Delivery, Finish, NewRun, Submitted
 from carillon.platform import Platform
 from carillon.transports.rabbitmq import RabbitTransport
 from carillon.worker import sweeper, worker
+from carillon.worker.attempt import Attempt
+from carillon.worker.ending import Endings
 from carillon.worker.execution import Execution
 from carillon.worker.receiver import Receiver
 from carillon.worker.sweeper import Sweeper
@@ -100,23 +102,23 @@ def arm(settings: ChaosSettings) -> None:
         os._exit(KILLED)
 
     _crash = crash
-    _arm_receiver()
+    _arm_attempts()
     _arm_burial()
     _arm_submit()
 
 
-def _arm_receiver() -> None:
-    start, attempt, end = (_taken(Receiver, name) for name in ("_start", "_attempt", "_end"))
+def _arm_attempts() -> None:
+    start, attempt, end = _taken(Receiver, "_start"), _taken(Receiver, "_attempt"), _taken(Endings, "_end")
 
     async def doomed_start(self: Receiver, delivery: Delivery) -> bool:
         crash_point("before_start", _ticket(delivery))
         return bool(await start(self, delivery))
 
-    async def doomed_attempt(self: Receiver, delivery: Delivery) -> None:
-        crash_point("after_start", _ticket(delivery))
-        await attempt(self, delivery)
+    async def doomed_attempt(self: Receiver, doomed: Attempt) -> None:
+        crash_point("after_start", _ticket(doomed.execution.delivery))
+        await attempt(self, doomed)
 
-    async def doomed_end(self: Receiver, execution: Execution) -> bool:
+    async def doomed_end(self: Endings, execution: Execution) -> bool:
         ticket = _ticket(execution.delivery)
         crash_point("before_end", ticket)
         applied = bool(await end(self, execution))
@@ -125,7 +127,7 @@ def _arm_receiver() -> None:
 
     _put(Receiver, "_start", doomed_start)
     _put(Receiver, "_attempt", doomed_attempt)
-    _put(Receiver, "_end", doomed_end)
+    _put(Endings, "_end", doomed_end)
 
 
 def _arm_burial() -> None:
@@ -252,17 +254,18 @@ def answer_first() -> None:
 def _finish_without_fence(finish: Any) -> Any:
     """Ends that ask for nothing but the id. Those that are no ends, or say events, stay as they are."""
 
-    async def careless(self: Ledger, batch: Sequence[tuple[UUID, Finish]]) -> list[bool]:
+    async def careless(self: Ledger, batch: Sequence[tuple[UUID, Finish]]) -> list[End]:
         plain = [f for _, f in batch if f.state.is_terminal and not f.events]
         await self.pool.execute(
-            "update carillon.runs r set state = d.state, finished_at = now()"
+            "update carillon.runs r set state = d.state, finished_at = now(),"
+            " ended_on = (now() at time zone 'UTC')::date"
             " from unnest($1::uuid[], $2::text[]) as d(id, state) where r.id = d.id",
             [f.id for f in plain],
             [f.state.value for f in plain],
         )
         others = [one for one in batch if one[1] not in plain]
-        outcomes = dict(zip([f.id for _, f in others], await finish(self, others), strict=True)) if others else {}
-        return [outcomes.get(f.id, True) for _, f in batch]
+        ends = dict(zip([f.id for _, f in others], await finish(self, others), strict=True)) if others else {}
+        return [ends.get(f.id, End(applied=True)) for _, f in batch]
 
     return careless
 

@@ -19,9 +19,9 @@ class Profile:
     #: Worker processes by domain.
     workers: Mapping[str, int] = field(default_factory=dict)
     #: How long the usual rate is measured before the fault.
-    usual: float = 3.0
+    usual: float = 2.0
     #: How long faults without a length of their own go on.
-    fault: float = 6.0
+    fault: float = 4.0
     #: Silence after which a worker counts as lost; 0 is what Carillon ships with, 15.
     silence: float = 4.0
     #: How long runs may take to end after the load has.
@@ -36,8 +36,10 @@ class Profile:
     #: Restarts of PostgreSQL, and the time between them.
     restarts: int = 2
     restart_every: float = 4.0
-    #: Whether all scenarios run, or those that have a place in the quick profile.
+    #: Whether all scenarios run on all their transports, or where they have a place in the quick profile.
     everything: bool = False
+    #: Whether those of one transport are played beside those of the other, which share no server but PostgreSQL.
+    side_by_side: bool = False
 
 
 QUICK = Profile(
@@ -46,6 +48,7 @@ QUICK = Profile(
     seeds=(1,),
     rate=50.0,
     workers={"bells": 2, "choir": 1},
+    side_by_side=True,
 )
 FULL = Profile(
     name="full",

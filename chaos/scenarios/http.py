@@ -15,7 +15,7 @@ from chaos.client import OverHttp, Work
 from chaos.domain import WORKING
 from chaos.journal import SyncedJournal
 from chaos.mutations import GATEWAY_POINTS
-from chaos.scenarios.scenario import BOTH, POSTGRES, RABBITMQ, Scenario
+from chaos.scenarios.scenario import BOTH, POSTGRES, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -115,6 +115,6 @@ async def _post_one_key(stage: Stage, client: httpx2.AsyncClient, journal: Synce
 
 
 SCENARIOS = (
-    Scenario("F31", "the gateway dies before and after its answer", kill_gateway, BOTH, quick=RABBITMQ),
+    Scenario("F31", "the gateway dies before and after its answer", kill_gateway, BOTH, quick=POSTGRES),
     Scenario("F32", "many posts with one key at once", post_one_key_at_once, BOTH, quick=POSTGRES),
 )

@@ -23,3 +23,5 @@ class Scenario:
     transports: tuple[str, ...] = BOTH
     #: The transports on which the quick profile plays it.
     quick: tuple[str, ...] = ()
+    #: Whether it disturbs the server of the ledgers, so that nothing else may be played meanwhile.
+    alone: bool = False

@@ -15,7 +15,7 @@ from carillon.worker.results import Results, results_of
 from chaos import collecting
 from chaos.evidence import TERMINAL
 from chaos.hand import settings_of
-from chaos.scenarios.scenario import BOTH, POSTGRES, Scenario
+from chaos.scenarios.scenario import BOTH, POSTGRES, RABBITMQ, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -73,7 +73,7 @@ async def _trouble_redis(stage: Stage) -> None:
 async def _results(stage: Stage) -> AsyncIterator[Results]:
     settings = settings_of(stage).model_copy(update={"task_result_backend": "redis"})
     async with Platform(settings, name="chaos asks") as platform:
-        results = results_of(platform.ledger, settings)
+        results = results_of(platform)
         try:
             yield results
         finally:
@@ -108,6 +108,8 @@ async def _expect_results(stage: Stage) -> None:
 
 
 SCENARIOS = (
-    Scenario("F21", "PostgreSQL is restarted at once, again and again", restart_postgres, BOTH, quick=BOTH),
+    Scenario(
+        "F21", "PostgreSQL is restarted at once, again and again", restart_postgres, BOTH, quick=RABBITMQ, alone=True
+    ),
     Scenario("F20", "Redis is paused, emptied and stopped", lose_redis, BOTH, quick=POSTGRES),
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bench.otlp_sink import collector
 from chaos.proxy import Proxy
 from chaos.recovery import rate
-from chaos.scenarios.scenario import BOTH, Scenario
+from chaos.scenarios.scenario import BOTH, POSTGRES, Scenario
 
 if TYPE_CHECKING:
     from chaos.stage import Stage
@@ -53,4 +53,6 @@ async def _watch(stage: Stage, name: str, begin: object) -> None:
     stage.expect(during >= NOISE * stage.usual, f"{name}: from {stage.usual:.0f} to {during:.0f} runs/s")
 
 
-SCENARIOS = (Scenario("F38", "the collector of traces is a black hole, and resets", lose_collector, BOTH),)
+SCENARIOS = (
+    Scenario("F38", "the collector of traces is a black hole, and resets", lose_collector, BOTH, quick=POSTGRES),
+)

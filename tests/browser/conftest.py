@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Dialog, Page, Request, async_playwright, expect
 from pydantic import SecretStr
 
-from carillon import Retry, Service, Tasks
+from carillon import Retry, Run, Service, Tasks
 from carillon.contracts import Event
 from carillon.embedded.process import free_port
 from carillon.errors import PermanentError
@@ -49,10 +50,14 @@ class BellRung(Event):
 
 
 class Gate:
-    """What a ringer waits at, so that a test can see a run before it ended."""
+    """What a ringer waits at, so that a test can see a run before it ended, and what else a test decides."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
+        #: How far a clock is wound next; 1 is the end.
+        self.turns: asyncio.Queue[float] = asyncio.Queue()
+        #: Whether a bell can be tuned to no tone at all.
+        self.mended = False
 
 
 @tasks.task(default=True)
@@ -72,6 +77,30 @@ async def crack(bell: str) -> None:
     Safe to run twice: it never works.
     """
     raise PermanentError(f"the bell {bell} cracked")
+
+
+@tasks.task(retry=Retry(attempts=1))
+async def wind(clock: str, *, run: Run, gate: Gate) -> str:
+    """Wind a clock as far as the test says, and report each turn.
+
+    Safe to run twice: it only waits.
+    """
+    while (turn := await gate.turns.get()) < 1:
+        run.progress(turn, stage="winding", message=f"the spring of {clock}")
+        run.keep({"turned": turn})
+    return clock
+
+
+@tasks.task(retry=Retry(attempts=1))
+async def tune(bell: str, hertz: int, octave: int = 4, *, gate: Gate) -> int:
+    """Tune a bell, which needs a tone.
+
+    Safe to run twice: it only computes.
+    """
+    logging.getLogger("bells").warning("tuning %s", bell)
+    if hertz <= 0 and not gate.mended:
+        raise PermanentError(f"the bell {bell} cannot have {hertz} Hz")
+    return hertz * octave
 
 
 @tasks.hears(BellRung)
@@ -104,6 +133,14 @@ class Gateway:
         async with httpx2.AsyncClient(base_url=self.url, timeout=15) as client:
             return (await client.get(path)).json()
 
+    async def ended(self, *runs: str) -> None:
+        """Wait until these runs have ended."""
+
+        async def have() -> bool:
+            return all([(await self.get(f"/api/v1/runs/{run}"))["finished_at"] for run in runs])
+
+        await eventually(have)
+
     async def schedules(self) -> dict[str, bool]:
         """Which schedules there are, and whether they are paused."""
         listed = (await self.get("/api/v1/tasks/scheduled"))["schedules"]
@@ -118,6 +155,8 @@ class Visit:
     gateway: Gateway
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
+    #: Whether the gateway is to refuse something in this test: Chromium itself notes each such answer.
+    may_be_refused: bool = False
 
     def __post_init__(self) -> None:
         """Listen."""
@@ -141,8 +180,9 @@ class Visit:
         self.requests.append(request.url)
 
     def _note_message(self, message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"}:
-            self.complaints.append(f"console: {message.text}")
+        is_refusal = message.text.startswith("Failed to load resource")
+        if message.type in {"error", "warning"} and not (is_refusal and self.may_be_refused):
+            self.complaints.append(f"console: {message.text} at {message.location['url']}")
 
     async def _dismiss(self, dialog: Dialog) -> None:
         self.complaints.append(f"dialog: {dialog.message}")
@@ -205,7 +245,7 @@ async def bells(settings: PlatformSettings, gateway: Gateway) -> AsyncIterator[G
     async with Platform(settings, name="test") as platform, running(service, platform):
 
         async def known() -> bool:
-            return len((await gateway.get("/api/v1/tasks"))["tasks"]) == 3
+            return len((await gateway.get("/api/v1/tasks"))["tasks"]) == 5
 
         await eventually(known)
         yield gate
@@ -215,6 +255,7 @@ async def bells(settings: PlatformSettings, gateway: Gateway) -> AsyncIterator[G
 def gate(bells: Gate) -> Iterator[Gate]:
     """The gate, shut until the test opens it."""
     bells.open.clear()
+    bells.mended = False
     yield bells
     bells.open.set()
 
@@ -224,12 +265,7 @@ async def markup(gateway: Gateway, bells: Gate) -> str:
     """A failed run full of markup, beside a run that said an event about it."""
     rung = await gateway.submit("bells.ring", args={"bell": MARKUP}, labels={"place": MARKUP})
     cracked = await gateway.submit("bells.crack", args={"bell": MARKUP}, labels={"place": MARKUP})
-
-    async def ended() -> bool:
-        runs = [await gateway.get(f"/api/v1/runs/{run}") for run in (rung, cracked)]
-        return all(run["finished_at"] for run in runs)
-
-    await eventually(ended)
+    await gateway.ended(rung, cracked)
     return cracked
 
 
@@ -261,6 +297,14 @@ async def tab(browser: Browser, gateway: Gateway) -> AsyncIterator[Callable[...,
     for visit in visits:
         await visit.page.context.close()
     assert [complaint for visit in visits for complaint in visit.complaints] == []
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def operator(tab: Callable[..., Awaitable[Visit]], gateway: Gateway) -> Visit:
+    """Somebody who has given their key already."""
+    visit = await tab()
+    await visit.page.add_init_script(f"sessionStorage.setItem('carillon-key', '{gateway.key}')")
+    return visit
 
 
 @pytest_asyncio.fixture(loop_scope="module")

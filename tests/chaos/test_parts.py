@@ -15,6 +15,7 @@ from chaos.errors import MissingNameError
 from chaos.matrix import Row
 from chaos.proxy import Proxy
 from chaos.recovery import rate, recovery_seconds
+from chaos.settings import ChaosSettings
 
 
 def steadily(begin: float, end: float, per_second: int) -> list[float]:
@@ -125,6 +126,15 @@ def test_a_name_that_is_gone_stops_the_mutation_that_replaces_it():
 def test_each_control_finds_what_it_replaces(name):
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=mutations.CONTROLS[name])
+    process.start()
+    process.join(60)
+
+    assert process.exitcode == os.EX_OK
+
+
+def test_the_points_to_die_at_are_found(tmp_path):
+    settings = ChaosSettings(folder=tmp_path, crashes=True, silence=4.0)
+    process = multiprocessing.get_context("spawn").Process(target=mutations.apply, args=(settings,))
     process.start()
     process.join(60)
 

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from carillon.migrations import migrate
 from carillon.settings import PlatformSettings
-from carillon.testing import InProcess, running
+from carillon.testing import InProcess, eventually, running
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -147,6 +147,21 @@ def test_the_audit_trail_is_shown_and_holds(platform):
     assert "The chain holds" in said
 
 
+def test_runs_and_queues_are_steered(platform):
+    said = platform.shell(block("carillon submit"))
+
+    assert "paused: not before the maintenance" in said
+    for words in ("is paused.", "is queued.", "reports is paused", "the disk is moved", "1 cancelled."):
+        assert words in said
+
+
+def test_what_happened_is_found_and_counted(platform):
+    said = platform.shell(block("carillon stats"))
+
+    assert re.search(r"^\S+ +backup.back_up_requested_source +completed", said, re.MULTILINE)
+    assert re.search(r"^backup.back_up_requested_source +\d+", said, re.MULTILINE)
+
+
 def test_an_event_is_published_over_http(platform):
     answer = json.loads(platform.shell(block("/api/v1/events")))
 
@@ -190,19 +205,26 @@ def billing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     package = tmp_path / "billing"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "tasks.py").write_text(PYTHON[0])
+    (package / "tasks.py").write_text(PYTHON[0] + PYTHON[2])
     monkeypatch.syspath_prepend(str(tmp_path))
     yield package
     for name in [name for name in sys.modules if name.partition(".")[0] == "billing"]:
         del sys.modules[name]
 
 
+async def ended_run(platform, run):
+    row = await platform.history.run(run)
+    return row if row["finished_at"] else None
+
+
 async def test_the_task_that_the_readme_writes_runs_and_its_result_is_waited_for(
     billing, database_url, tmp_path, monkeypatch, capsys
 ):
-    from billing.tasks import send_invoice, tasks
+    from billing.tasks import convert, send_invoice, tasks
 
     from carillon import Service
+    from carillon.ids import new_id
+    from carillon.ledger.records import NewRun
     from carillon.platform import Platform as Connected
 
     await migrate(database_url, "carillon.ledger.migrations")
@@ -217,9 +239,50 @@ async def test_the_task_that_the_readme_writes_runs_and_its_result_is_waited_for
     service = Service(name="billing", settings=settings, tasks=tasks)
     async with Connected(settings, name="test") as platform, running(service, platform):
         await asyncio.wait_for(client["main"](), 20)
+        exec(compile(PYTHON[4], "README.md", "exec"), client)  # noqa: S102 - the README's own example
+        await asyncio.wait_for(client["report"](), 20)
+        run = NewRun(id=new_id(), domain="billing", task=convert.task_name, args='{"file": "a.pdf"}')
+        await platform.submit(run)
+        ended = await eventually(lambda: ended_run(platform, run.id), within=30)
 
+    assert (ended["result"], ended["progress"]["message"]) == ("a.pdf", "page 99 of a.pdf")
     assert alone["order"] == "order-17"
-    assert "'order': 'order-17'" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "'order': 'order-17'" in said
+    assert "1 recent, 0 failed, in a day {'completed': 1}" in said
+
+
+#: A plain pytest, in which nothing can connect anywhere.
+ALONE = """
+import socket
+
+def refuse(self, address):
+    raise AssertionError(f"{address} was connected to")
+
+socket.socket.connect = socket.socket.connect_ex = refuse
+"""
+CONFIGURED = """
+[pytest]
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+"""
+
+
+def test_the_test_that_the_readme_writes_needs_no_server(billing):
+    folder = billing.parent
+    (folder / "conftest.py").write_text(ALONE)
+    (folder / "pytest.ini").write_text(CONFIGURED)
+    (folder / "test_billing.py").write_text(PYTHON[3])
+    env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", str(folder)], cwd=folder, env=env | {"PYTHONPATH": str(folder)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
 
 
 def test_the_compose_file_knows_what_the_readme_scales():
@@ -234,9 +297,10 @@ def test_the_compose_file_knows_what_the_readme_scales():
 def test_no_command_of_the_readme_is_left_out():
     executed = (
         "make run", "make test", "make tour", "tasks/scheduled", "tasks/backup/kick", "/metrics", "carillon doctor",
-        "/api/v1/events", "carillon serve backup", "carillon audit", "docker compose",
+        "/api/v1/events", "carillon submit", "carillon stats", "carillon serve backup", "carillon audit",
+        "docker compose",
     )  # fmt: skip
 
     assert all(sum(word in text for text in SHELL) == 1 for word in executed)
     assert len(SHELL) == len(executed)
-    assert len(PYTHON) == 2
+    assert len(PYTHON) == 5

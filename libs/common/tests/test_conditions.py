@@ -1,4 +1,4 @@
-"""Runs under a condition, on both transports: unique for a key, after other runs, and by their priority."""
+"""Runs under a condition, on both transports and the twin: unique for a key, after other runs, by priority."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from behind import complete_unnoticed, starts
 from shop import Shop, shop_service
 
 from carillon.errors import InvalidArgumentsError
@@ -94,7 +95,7 @@ async def test_a_unique_window_keeps_others_out_whatever_became_of_the_run(platf
 async def test_a_run_may_take_the_place_of_one_that_still_waits(platform):
     first = await submit(platform, unique=Unique(key="k"), run_at=in_an_hour())
 
-    second = await submit(platform, unique=Unique(key="k", replace=True), run_at=in_an_hour())
+    second = await submit(platform, unique=Unique(key="k", on_conflict="replace"), run_at=in_an_hour())
 
     assert second.created
     assert await state_of(platform, first.id) == "cancelled"
@@ -174,18 +175,13 @@ async def test_what_nobody_followed_up_is_followed_up_by_the_sweeper(platform, s
     worker = new_id()
     first = await submit(platform, run_at=datetime.now(UTC))
     run = await submit(platform, args='{"a": 5}', after=After(runs=[first.id]))
-    async with platform.ledger.transaction() as connection:
-        await connection.execute(
-            """update carillon.runs set state = 'completed', finished_at = now() - interval '1 minute', worker_id = $2,
-               ended_on = (now() at time zone 'UTC')::date where id = $1""",
-            first.id,
-            worker,
-        )
+    await complete_unnoticed(platform, first.id, worker)
 
     async with running(shop_service(platform.settings, shop), platform):
         row = await ended(platform, run.id)
 
     assert row["state"] == "completed"
+    assert await platform.ledger.followups.sweep() == 0
 
 
 async def started_in_order(platform: Platform, runs: Sequence[UUID]) -> list[int]:
@@ -193,22 +189,26 @@ async def started_in_order(platform: Platform, runs: Sequence[UUID]) -> list[int
     return [row["priority"] for row in sorted(rows, key=lambda row: row["started_at"])]
 
 
-async def test_an_urgent_run_starts_next_however_many_wait_and_low_ones_still_move(platform, shop):
-    service = shop_service(platform.settings, shop, concurrency=2)
-    low = [NewRun(id=new_id(), domain="shop", task="shop.add", args='{"a": 1}', priority=0) for _ in range(1_000)]
-    await asyncio.gather(*(platform.submit(run) for run in low))
+async def started_between(platform: Platform, priority: Priority, first: datetime, last: datetime) -> int:
+    return sum(start.priority == priority and first < start.at < last for start in await starts(platform))
 
-    async with running(service, platform):
+
+async def test_an_urgent_run_starts_next_though_5000_wait_and_these_still_move_under_a_stream(platform, shop):
+    low = [NewRun(id=new_id(), domain="shop", task="shop.add", args='{"a": 1}', priority=0) for _ in range(5_000)]
+    high = [NewRun(id=new_id(), domain="shop", task="shop.add", args='{"a": 3}', priority=2) for _ in range(400)]
+    await platform.submit_many(low)
+
+    async with running(shop_service(platform.settings, shop, concurrency=2), platform):
         await eventually(lambda: some_done(shop))
         urgent = await submit(platform, args='{"a": 2}', priority=Priority.URGENT)
         row = await ended(platform, urgent.id)
-        before = await platform.ledger.pool.fetchval(
-            "select count(*) from carillon.runs where priority = 0 and started_at > $1 and started_at < $2",
-            row["created_at"],
-            row["started_at"],
-        )
+        await platform.submit_many(high)
+        rows = [await ended(platform, run.id) for run in high]
 
-    assert before <= 20
+    assert await started_between(platform, Priority.LOW, row["created_at"], row["started_at"]) <= 20
+    # One start in ten by the rule. Where the stream comes slower than it is worked off there are more.
+    stream = sorted(each["started_at"] for each in rows)
+    assert await started_between(platform, Priority.LOW, stream[20], stream[-20]) >= 12
 
 
 async def some_done(shop: Shop) -> bool:
@@ -216,14 +216,14 @@ async def some_done(shop: Shop) -> bool:
 
 
 async def test_one_start_in_ten_goes_to_whoever_waits_longest(platform, shop):
-    low = [(await submit(platform, priority=0, run_at=datetime.now(UTC))).id for _ in range(10)]
-    high = [(await submit(platform, priority=2, run_at=datetime.now(UTC))).id for _ in range(90)]
+    low = [(await submit(platform, priority=0, run_at=datetime.now(UTC))).id for _ in range(50)]
+    high = [(await submit(platform, priority=2, run_at=datetime.now(UTC))).id for _ in range(150)]
 
     async with running(shop_service(platform.settings, shop, concurrency=4), platform):
         for run in (*low, *high):
             await ended(platform, run)
 
     order = await started_in_order(platform, [*low, *high])
-    # One in ten by the rule; which runs are at hand when a slot is free depends on the broker.
-    assert order[:80].count(0) >= 3
-    assert order[:20].count(2) >= 12
+    # One in ten by the rule, and up to a half where the broker has to bring the next urgent one first (decision 0011).
+    # Without the rule there would be none, and without priorities all of them, for they came first.
+    assert 4 <= order[:50].count(0) <= 32

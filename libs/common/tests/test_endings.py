@@ -19,6 +19,7 @@ from carillon.ledger.records import Claimed, Delivery, NewRun
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.testing import eventually, running
+from carillon.worker import execution
 from carillon.worker.receiver import Receiver
 from carillon.worker.results import results_of
 
@@ -71,7 +72,8 @@ async def ended(platform: Platform, task: str, args: str = "{}") -> dict:
     return await eventually(look, within=8)
 
 
-async def test_every_attempt_ends_whatever_its_code_raises_says_or_returns(platform):
+async def test_every_attempt_ends_whatever_its_code_raises_says_or_returns(platform, monkeypatch):
+    monkeypatch.setattr(execution, "MOST_RESULT_BYTES", 256 * 1024)
     async with running(odd_service(platform.settings), platform):
         ends = [
             await ended(platform, "raise_an_error", '{"message": "no file caf-half"}'),
@@ -134,7 +136,7 @@ async def keys(redis_url: str) -> list[str]:
 async def test_only_what_the_ledger_has_is_put_into_redis(cached):
     platform, redis_url = cached
     service = odd_service(platform.settings)
-    worker, results = new_id(), results_of(platform.ledger, platform.settings)
+    worker, results = new_id(), results_of(platform)
     receiver = Receiver(
         platform,
         worker,

@@ -113,6 +113,7 @@ async def test_the_log_of_a_thread_is_kept_without_its_secrets(platform, service
     assert "postgresql://me:***@db/x" in second
 
 
+@pytest.mark.real("searches of every table")
 async def test_no_secret_that_a_task_logs_is_found_in_the_ledger(platform, service):
     runs = [new_run("write_down", '{"name": "x"}'), new_run("write_from_a_thread")]
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from carillon.ids import new_id
 from carillon.ledger.history import MOST_ROWS, Cursor, EventCount, History, RunCount, Search
+from carillon.ledger.records import TERMINAL
 from carillon.settings import sqlalchemy_url
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -44,6 +45,8 @@ async def run(engine: AsyncEngine, **columns: object) -> UUID:
         "finished_at": None,
         "error": None,
     } | columns
+    if row["state"] in TERMINAL:
+        row["ended_on"] = (row["finished_at"] or row["created_at"]).date()
     values = ", ".join(f"cast(:{name} as jsonb)" if name in {"args", "labels", "error"} else f":{name}" for name in row)
     async with engine.begin() as connection:
         await connection.execute(text(f"insert into carillon.runs ({', '.join(row)}) values ({values})"), row)

@@ -1,4 +1,4 @@
-"""The ledger's hot path against a real PostgreSQL: fences, said events, hand-backs, rescues and expiry."""
+"""The ledger's hot path, in PostgreSQL and in memory: fences, said events, hand-backs, rescues and expiry."""
 
 from __future__ import annotations
 
@@ -10,20 +10,30 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from behind import answering, attempts, events, let_it_expire, row, silence
 from shop import OrderPlaced
 
 from carillon.cloudevents import Envelope
 from carillon.errors import IdempotencyConflictError, PlatformUnavailableError
 from carillon.ids import new_id
+from carillon.ledger.audit import Actor
 from carillon.ledger.ledger import Ledger
 from carillon.ledger.records import Finish, NewRun, Priority, State
 from carillon.platform import answer
 from carillon.testing import eventually
+from carillon.testing.memory import MemoryLedger, Store
 
 
 @pytest.fixture
-async def ledger(ledger_url: str) -> AsyncIterator[Ledger]:
-    async with Ledger(ledger_url, name="test", carries_events=True) as opened:
+def closed(request: pytest.FixtureRequest, ledger_kind: str) -> Ledger:
+    if ledger_kind == "memory":
+        return MemoryLedger(Store(), name="test")
+    return Ledger(request.getfixturevalue("ledger_url"), name="test", carries_events=True)
+
+
+@pytest.fixture
+async def ledger(closed: Ledger) -> AsyncIterator[Ledger]:
+    async with closed as opened:
         yield opened
 
 
@@ -63,14 +73,9 @@ def retried(run: UUID, attempt: int = 1, **options: Any) -> Finish:
     return done(run, attempt, **{"state": State.RETRYING, "outcome": "retried", "run_at": due} | options)
 
 
-async def row(ledger: Ledger, run: UUID) -> asyncpg.Record:
-    return await ledger.pool.fetchrow("select * from carillon.runs where id = $1", run)
-
-
 async def outcomes(ledger: Ledger, run: UUID) -> list[tuple[int, str]]:
     """Those of the attempts that did not end the run."""
-    rows = await ledger.pool.fetch("select * from carillon.attempts where run_id = $1 order by attempt", run)
-    return [(attempt["attempt"], attempt["outcome"]) for attempt in rows]
+    return [(attempt["attempt"], attempt["outcome"]) for attempt in await attempts(ledger, run)]
 
 
 async def applied(ledger: Ledger, worker: UUID, end: Finish) -> bool:
@@ -157,6 +162,16 @@ async def test_a_retry_opens_the_next_attempt_and_closes_the_last(ledger, domain
     assert await ledger.start((run, 2, worker))
 
 
+async def test_a_retry_of_what_somebody_wants_cancelled_ends_it(ledger, domain, worker):
+    run = await started(ledger, domain, worker)
+    await ledger.steering.cancel(run, Actor("ada", "a test"), "not needed")
+
+    assert await applied(ledger, worker, retried(run, error='{"type": "E", "message": "m"}'))
+    found = await row(ledger, run)
+    assert (found["state"], found["error"]["message"]) == ("cancelled", "cancelled by ada: not needed")
+    assert await outcomes(ledger, run) == []
+
+
 async def test_one_batch_holds_ends_of_every_kind(ledger, domain, worker):
     runs = [await started(ledger, domain, worker) for _ in range(4)]
     said = Envelope.of(OrderPlaced(order="o"), source="/shop", id=str(runs[3]))
@@ -170,7 +185,7 @@ async def test_one_batch_holds_ends_of_every_kind(ledger, domain, worker):
     assert await asyncio.gather(*(applied(ledger, worker, end) for end in ends)) == [True] * 4
     states = [(await row(ledger, run))["state"] for run in runs]
     assert states == ["completed", "retrying", "failed", "completed"]
-    assert await ledger.pool.fetchval("select count(*) from carillon.events where id = $1", said.key) == 1
+    assert len(await events(ledger, said.key)) == 1
 
 
 async def test_what_a_run_says_is_recorded_with_its_end_and_answered_once(ledger, domain, worker):
@@ -182,11 +197,9 @@ async def test_what_a_run_says_is_recorded_with_its_end_and_answered_once(ledger
     done_twice = [await applied(ledger, worker, end) for _ in range(2)]
     await ledger.say([envelope.new_event(actor="other")], answers)
 
-    events = await ledger.pool.fetch("select run_id from carillon.events where id = $1", envelope.key)
-    answering = await ledger.pool.fetch("select id from carillon.runs where event_id = $1", envelope.key)
     assert done_twice == [True, False]
-    assert [event["run_id"] for event in events] == [run]
-    assert {found["id"] for found in answering} == {each.id for each in answers}
+    assert [event["run_id"] for event in await events(ledger, envelope.key)] == [run]
+    assert await answering(ledger, envelope.key) == {each.id for each in answers}
 
 
 async def test_an_end_that_is_fenced_off_says_nothing(ledger, domain, worker):
@@ -196,17 +209,18 @@ async def test_an_end_that_is_fenced_off_says_nothing(ledger, domain, worker):
 
     await applied(ledger, new_id(), done(run, **said))
 
-    assert await ledger.pool.fetchval("select count(*) from carillon.events where id = $1", envelope.key) == 0
-    assert await ledger.pool.fetchval("select count(*) from carillon.runs where event_id = $1", envelope.key) == 0
+    assert await events(ledger, envelope.key) == []
+    assert await answering(ledger, envelope.key) == set()
 
 
 async def test_an_event_that_was_said_before_is_not_new(ledger, domain):
     envelope = Envelope.of(OrderPlaced(order="o"), source="/shop", id=domain)
 
     first = await ledger.say([envelope.new_event(actor="t")], [answer(envelope, domain, "d.pack")])
-    again = await ledger.say([envelope.new_event(actor="t")], [answer(envelope, domain, "d.pack")])
+    again = await ledger.say([envelope.new_event(actor="t")], [answer(envelope, domain, "d.thank")])
 
     assert (first, again) == ({envelope.key}, set())
+    assert await answering(ledger, envelope.key) == {answer(envelope, domain, "d.pack").id}
 
 
 async def test_an_end_that_postgresql_cannot_keep_is_refused_alone_and_the_run_can_still_end(ledger, domain, worker):
@@ -245,6 +259,7 @@ async def test_two_workers_that_claim_at_once_get_different_runs(ledger, domain,
     assert set(taken) == runs
 
 
+@pytest.mark.real("dispatching")
 async def test_due_runs_are_taken_once_and_overdue_ones_again(ledger, domain):
     run = await submitted(ledger, domain)
     before = datetime.now(UTC) + timedelta(minutes=1)
@@ -257,6 +272,7 @@ async def test_due_runs_are_taken_once_and_overdue_ones_again(ledger, domain):
     assert (taken, again, not_yet, overdue) == ([run], [], [], [run])
 
 
+@pytest.mark.real("dispatching")
 async def test_a_run_that_the_transport_refused_is_due_again(ledger, domain, worker):
     refused, running = await submitted(ledger, domain, given=True), await started(ledger, domain, worker, given=True)
 
@@ -304,12 +320,6 @@ async def test_what_a_worker_has_in_hand_or_just_took_is_not_handed_back(ledger,
 
     assert (young.moved, old.moved) == (0, 1)
     assert [(await row(ledger, run))["state"] for run in (in_hand, stray)] == ["running", "retrying"]
-
-
-async def silence(ledger: Ledger, worker: UUID) -> None:
-    await ledger.pool.execute(
-        "update carillon.workers set heartbeat_at = now() - interval '1 hour' where id = $1", worker
-    )
 
 
 async def test_only_runs_of_silent_or_retired_workers_are_rescued(ledger, domain, worker):
@@ -368,7 +378,7 @@ async def test_what_was_not_started_in_time_is_cancelled_and_what_runs_is_not(le
     past, soon = datetime.now(UTC) - timedelta(seconds=1), datetime.now(UTC) + timedelta(hours=1)
     late, in_time = await submitted(ledger, domain, expires_at=past), await submitted(ledger, domain, expires_at=soon)
     running = await started(ledger, domain, worker, expires_at=soon)
-    await ledger.pool.execute("update carillon.runs set expires_at = $2 where id = $1", running, past)
+    await let_it_expire(ledger, running, past)
 
     expired = (await ledger.expire(domain)).moved
 

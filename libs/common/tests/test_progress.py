@@ -95,7 +95,7 @@ async def test_progress_is_visible_while_a_run_executes_and_the_last_word_stays(
         writes["all"] += len(batch)
         return await write(self, batch)
 
-    monkeypatch.setattr("carillon.ledger.ledger.Ledger._progress", counted)
+    monkeypatch.setattr(type(platform.ledger), "_progress", counted)
     run = new_run("count_to", '{"number": 3000}')
 
     async with running(service(platform.settings, gate), platform):
@@ -131,7 +131,7 @@ async def test_progress_that_cannot_be_written_disturbs_nothing(platform, gate, 
     async def refuse(self, batch):
         raise RuntimeError("no")
 
-    monkeypatch.setattr("carillon.ledger.ledger.Ledger._progress", refuse)
+    monkeypatch.setattr(type(platform.ledger), "_progress", refuse)
     run = new_run("count_to", '{"number": 5}')
     gate.open.set()
 

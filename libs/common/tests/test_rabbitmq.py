@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import pickle
 import random
@@ -26,6 +27,7 @@ from carillon.ledger.records import NewRun, Priority
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.testing import eventually, running
+from carillon.transports import rabbitmq_events
 
 PLACED = "shop.order_placed.v1"
 STRUCTURED = "application/cloudevents+json"
@@ -359,3 +361,19 @@ async def test_a_worker_whose_queues_are_deleted_gets_them_back_and_goes_on(plat
         await eventually(lambda: done(shop, "shipped afterwards", "thanked for afterwards"), within=30)
 
     assert await platform.history.dead_letters() == []
+
+
+async def test_a_binding_that_is_removed_is_there_again(platform, settings, shop, monkeypatch):
+    monkeypatch.setattr(rabbitmq_events, "BINDING_SECONDS", 0.2)
+    asked = itertools.count()
+
+    async def heard_again() -> bool:
+        order = f"o{next(asked)}"
+        await send_event(settings, structured_by_hand(order, order))
+        return any(what.startswith("thanked for o") for what in shop.done)
+
+    async with hearing(settings, shop, platform):
+        async with stranger(settings) as channel:
+            queue = await channel.get_queue(f"{settings.rabbit_queue_prefix}.shop.events")
+            await queue.unbind("events", PLACED)
+        await eventually(heard_again, within=10)

@@ -33,8 +33,8 @@ async def queue(channel: AbstractChannel, rabbit_prefix: str) -> aio_pika.abc.Ab
 
 
 async def test_messages_arrive_in_order_whole_and_persistent_and_each_is_confirmed(publisher, queue):
-    # The last one is larger than a frame.
-    bodies = [b"%d" % number for number in range(500)] + [b"x" * 300_000]
+    # One is nothing, and so has no frame; the last one is larger than a frame.
+    bodies = [b"%d" % number for number in range(500)] + [b"", b"{}", b"x" * 300_000]
 
     confirms = [publisher.publish(queue.name, body) for body in bodies]
     await asyncio.wait_for(asyncio.gather(*confirms), 10)
@@ -42,6 +42,7 @@ async def test_messages_arrive_in_order_whole_and_persistent_and_each_is_confirm
     taken = [await queue.get(no_ack=True) for _ in bodies]
     assert [message.body for message in taken] == bodies
     assert {(message.delivery_mode, message.content_type) for message in taken} == {(2, "application/json")}
+    assert [message.message_id for message in taken] == [str(number) for number in range(1, len(bodies) + 1)]
     assert publisher.channel.message_id_delivery_tag == {}
     assert publisher._unconfirmed_bytes == 0
 
@@ -80,3 +81,10 @@ async def test_what_is_not_confirmed_is_bounded(publisher, queue, monkeypatch):
     await asyncio.wait_for(asyncio.gather(*confirms), 10)
 
     await asyncio.wait_for(publisher.publish(queue.name, b"x"), 10)
+
+
+async def test_a_type_and_headers_of_its_own_arrive_with_the_message(publisher, queue):
+    await asyncio.wait_for(publisher.publish(queue.name, b"x", content_type="text/plain", headers={"a": "b"}), 10)
+
+    message = await queue.get(no_ack=True)
+    assert (message.body, message.content_type, message.headers) == (b"x", "text/plain", {"a": "b"})

@@ -1,4 +1,4 @@
-"""What people do to runs and queues, on both transports: cancel, pause, resume, run again, act on many."""
+"""What people do to runs and queues, on both transports and the twin: cancel, pause, resume, run again, act on many."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from shop import Shop, shop_service
 
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import new_id
-from carillon.ledger.audit import Actor
+from carillon.ledger.audit import Actor, AuditSearch
 from carillon.ledger.records import NewRun
+from carillon.ledger.selections import REPLAY_CHUNK
 from carillon.platform import Platform
 from carillon.testing import eventually, running
 
@@ -47,10 +48,8 @@ async def entered(shop: Shop) -> bool:
 
 
 async def audited(platform: Platform, subject: str) -> list[tuple[str, str]]:
-    rows = await platform.ledger.pool.fetch(
-        "select action, actor from carillon.audit where subject = $1 order by seq", subject
-    )
-    return [(row["action"], row["actor"]) for row in rows]
+    rows = await platform.audit.page(AuditSearch(subject=subject))
+    return [(row["action"], row["actor"]) for row in reversed(rows)]
 
 
 def in_an_hour() -> datetime:
@@ -203,6 +202,7 @@ async def test_what_did_not_fail_cannot_be_run_again(platform):
         await platform.ledger.replays.replay(run, ADA)
 
 
+@pytest.mark.real("groups of dead letters")
 async def test_failed_runs_are_grouped_by_what_went_wrong_until_somebody_deals_with_them(platform, shop):
     letters = platform.ledger.dead_letters
     async with running(shop_service(platform.settings, shop), platform):
@@ -219,6 +219,7 @@ async def test_failed_runs_are_grouped_by_what_went_wrong_until_somebody_deals_w
     assert runs[2] in next(group for group in left if group.task == "shop.refuse").sample
 
 
+@pytest.mark.real("selections")
 async def test_a_preview_binds_the_act_to_what_was_shown(platform):
     shown = [await submitted(platform, run_at=in_an_hour()) for _ in range(3)]
     selections = platform.ledger.selections
@@ -228,11 +229,12 @@ async def test_a_preview_binds_the_act_to_what_was_shown(platform):
     progress = await selections.act(selection.id, ADA, "storm")
 
     assert (selection.count, len(selection.sample)) == (3, 3)
-    assert progress == (3, 0)
+    assert progress == (3, 0, "cancel", 3, None)
     assert [await state_of(platform, run) for run in (*shown, later)] == ["cancelled"] * 3 + ["queued"]
     assert await audited(platform, str(selection.id)) == [("runs.cancelled", "ada")]
 
 
+@pytest.mark.real("selections")
 async def test_a_selection_of_somebody_else_is_refused(platform):
     selection = await platform.ledger.selections.make("cancel", "true", [], {}, ADA)
 
@@ -240,6 +242,7 @@ async def test_a_selection_of_somebody_else_is_refused(platform):
         await platform.ledger.selections.act(selection.id, Actor("eve", "a test"))
 
 
+@pytest.mark.real("selections")
 async def test_a_group_is_run_again_after_one_that_goes_ahead_and_stops_when_that_fails(platform, shop):
     async with running(shop_service(platform.settings, shop), platform):
         runs = [await failed_run(platform) for _ in range(3)]
@@ -251,6 +254,28 @@ async def test_a_group_is_run_again_after_one_that_goes_ahead_and_stops_when_tha
     assert sorted(ends) == ["cancelled", "cancelled", "failed"]
 
 
+@pytest.mark.real("selections")
+async def test_a_group_beyond_one_act_is_run_again_in_several(platform):
+    runs = [await submitted(platform, args=f'{{"a": {n}}}', run_at=in_an_hour()) for n in range(REPLAY_CHUNK + 5)]
+    selections = platform.ledger.selections
+    cancelled = await selections.make("cancel", "true", [], {}, ADA)
+    await selections.act(cancelled.id, ADA)
+    selection = await selections.make("replay", "true", [], {"state": ["cancelled"]}, ADA)
+
+    acts = [await selections.act(selection.id, ADA, per_second=1, canary=False) for _ in range(3)]
+
+    found = await platform.ledger.pool.fetch(
+        "select replay_of, state, run_at - now() as late from carillon.runs where replay_of is not null order by run_at"
+    )
+    assert [(act.done, act.remaining, act.canary) for act in acts] == [
+        (100, 5, None), (105, 0, None), (105, 0, None),
+    ]  # fmt: skip
+    assert {row["replay_of"] for row in found} == set(runs)
+    assert {row["state"] for row in found} == {"queued"}
+    assert found[-1]["late"] > timedelta(seconds=95)
+
+
+@pytest.mark.real("selections")
 async def test_what_ended_is_deleted_and_what_lives_stays(platform, shop):
     async with running(shop_service(platform.settings, shop), platform):
         run = await failed_run(platform)
@@ -259,6 +284,6 @@ async def test_what_ended_is_deleted_and_what_lives_stays(platform, shop):
 
     progress = await platform.ledger.selections.act(selection.id, ADA)
 
-    assert progress == (1, 0)
+    assert (progress.done, progress.remaining) == (1, 0)
     assert await platform.history.run(run) is None
     assert await state_of(platform, alive) == "queued"

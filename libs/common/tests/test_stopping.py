@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -18,7 +19,6 @@ from carillon.ledger.records import NewRun
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.testing import eventually, running
-from carillon.worker.receiver import Receiver
 
 SOON = timedelta(milliseconds=200)
 LATER = timedelta(milliseconds=300)
@@ -131,20 +131,6 @@ def scene_service(settings: PlatformSettings, scene: Scene, **options: Any) -> S
 @pytest.fixture
 def scene() -> Scene:
     return Scene()
-
-
-@pytest.fixture
-def receivers(monkeypatch) -> list[Receiver]:
-    """Every receiver that is made, for what asks it to cancel."""
-    made: list[Receiver] = []
-    build = Receiver.__init__
-
-    def remember(self, *args: Any, **options: Any) -> None:
-        build(self, *args, **options)
-        made.append(self)
-
-    monkeypatch.setattr(Receiver, "__init__", remember)
-    return made
 
 
 def new_run(task: str, args: str = "{}", **options: Any) -> NewRun:
@@ -341,9 +327,8 @@ async def test_code_that_was_cancelled_from_within_has_failed(platform, scene):
 
 
 async def test_a_run_ends_at_its_deadline_whatever_its_timeout_is(platform, scene):
-    deadline = datetime.now(UTC) + timedelta(seconds=0.5)
-
     async with running(scene_service(platform.settings, scene), platform):
+        deadline = datetime.now(UTC) + timedelta(seconds=0.5)
         run = await submitted(platform, "wait_for_a_person", deadline_at=deadline)
         end = await ended(platform, run)
 
@@ -371,7 +356,7 @@ async def test_what_a_task_submits_is_its_child_and_inherits_its_deadline(platfo
     async with running(service, platform):
         parents = [await submitted(platform, "submit_another", deadline_at=each) for each in (deadline, None)]
         ends = [await ended(platform, parent) for parent in parents]
-        children = [await platform.history.run(end["result"]) for end in ends]
+        children = [await platform.history.run(UUID(end["result"])) for end in ends]
 
     assert [child["parent_id"] for child in children] == [parent.id for parent in parents]
     assert children[0]["deadline_at"] == deadline

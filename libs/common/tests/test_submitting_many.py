@@ -1,7 +1,8 @@
-"""Submitting many runs together, over both transports."""
+"""Submitting many runs together, over both transports and with the twin."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from taskiq.exceptions import SendTaskError
 from carillon import platform as module
 from carillon.errors import IdempotencyConflictError, NotConnectedError
 from carillon.ids import new_id
-from carillon.ledger.history import Search
 from carillon.ledger.records import NewRun, Priority, Submitted
 from carillon.platform import Platform
 from carillon.testing import eventually, running
@@ -23,7 +23,8 @@ def add(a: int, **options: Any) -> NewRun:
 
 
 async def states(platform: Platform) -> list[str]:
-    return [row["state"] for row in await platform.history.search(Search(limit=500))]
+    rows = await platform.history.count_by_state(datetime.now(UTC) - timedelta(hours=1))
+    return [row["state"] for row in rows for _ in range(row["count"])]
 
 
 async def test_runs_submitted_together_are_accepted_in_order_and_each_is_executed_once(platform):
@@ -41,6 +42,7 @@ async def test_runs_submitted_together_are_accepted_in_order_and_each_is_execute
     assert shop.done == {f"add {number}": 1 for number in range(120)}
 
 
+@pytest.mark.real("marks of what was dispatched")
 async def test_what_does_not_fit_in_the_window_waits_in_the_ledger(platform, monkeypatch):
     monkeypatch.setattr(module, "WINDOW", 3)
 
@@ -58,6 +60,7 @@ async def is_waiting(platform: Platform, count: int) -> bool:
     return await platform.transport.waiting("shop", Priority.NORMAL) == count
 
 
+@pytest.mark.real("dispatching")
 async def test_closing_the_platform_waits_for_what_is_under_way_to_the_broker(settings, platform):
     async with Platform(settings, name="leaves") as leaving:
         await leaving.submit_many([add(number) for number in range(500)])

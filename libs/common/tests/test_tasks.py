@@ -89,6 +89,8 @@ def test_the_policy_is_published_in_seconds():
     assert bind_book.policy == {
         "timeout_seconds": 7,
         "grace_seconds": 10,
+        "silent_after_seconds": None,
+        "process": False,
         "attempts": 2,
         "retry_base_seconds": 1,
         "retry_cap_seconds": 600,
@@ -272,6 +274,7 @@ async def test_in_process_tasks_are_validated_and_injected_as_in_a_worker():
         await domain.run(bind_book, title="Bells", pages="3")
 
 
+@pytest.mark.real("services that open their own platform")
 async def test_a_service_refuses_a_task_without_a_docstring(platform):
     lone = Tasks("lone")
 

@@ -19,12 +19,22 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    ParentBased,
+    ParentBasedTraceIdRatio,
+    Sampler,
+    TraceIdRatioBased,
+)
+from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import SecretStr
 
 from carillon.migrations import migrate
 from carillon.settings import PlatformSettings
-from carillon.telemetry.traces import context_of, current_traceparent
+from carillon.telemetry.traces import context_of, current_traceparent, is_left_out
 
 HERE = Path(__file__).parent
 #: What the process in `traced_shop` runs because of its one request.
@@ -114,6 +124,7 @@ async def shop_process(settings: PlatformSettings, endpoint: str | None) -> tupl
     return lines[:-1], lines[-1]["trace_id"]
 
 
+@pytest.mark.real("other processes")
 async def test_one_trace_holds_everything_that_a_request_causes(platform, settings, collector):
     _, trace_id = await shop_process(settings, collector.url)
 
@@ -202,3 +213,32 @@ def test_what_is_no_traceparent_is_no_parent(traceparent):
 
     assert not parent.is_valid
     assert current_traceparent() is None
+
+
+@pytest.mark.parametrize(
+    ("sampler", "below_what_is_not_recorded", "below_what_is"),
+    [
+        (ParentBased(ALWAYS_ON), True, False),
+        # What `OTEL_TRACES_SAMPLER=parentbased_traceidratio` is.
+        (ParentBasedTraceIdRatio(1.0), True, False),
+        (ALWAYS_OFF, True, False),
+        (ParentBased(ALWAYS_ON, remote_parent_not_sampled=ALWAYS_ON), False, False),
+        # These two decide for themselves, whatever the parent's is.
+        (ALWAYS_ON, False, False),
+        (TraceIdRatioBased(1.0), False, False),
+    ],
+)
+def test_a_span_is_left_out_only_where_none_would_be_recorded(
+    monkeypatch, sampler: Sampler, below_what_is_not_recorded, below_what_is
+):
+    provider = TracerProvider(sampler=sampler)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    trace_id, span_id = "a" * 32, "b" * 16
+
+    found = {flag: context_of(f"00-{trace_id}-{span_id}-{flag}") for flag in ("00", "01")}
+    made = {flag: provider.get_tracer("test").start_span("x", context=found[flag]).is_recording() for flag in found}
+
+    left_out = {flag: is_left_out(found[flag], "x", SpanKind.CONSUMER) for flag in found}
+
+    assert left_out == {"00": below_what_is_not_recorded, "01": below_what_is}
+    assert not (left_out["00"] and made["00"])

@@ -1,4 +1,4 @@
-"""What every transport must do: the same suite against PostgreSQL and against RabbitMQ."""
+"""What every transport must do: the same suite against PostgreSQL, against RabbitMQ, and for the in-memory twin."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from behind import let_it_have_ended, silence_workers
 from shop import OrderPlaced, Shop, shop_service
 from taskiq import TaskiqMiddleware
 from taskiq.exceptions import SendTaskError
@@ -15,7 +16,6 @@ from taskiq.exceptions import SendTaskError
 from carillon.cloudevents import Envelope
 from carillon.errors import IdempotencyConflictError
 from carillon.ids import new_id
-from carillon.ledger.history import Search
 from carillon.ledger.records import NewRun
 from carillon.platform import Platform
 from carillon.testing import eventually, running
@@ -122,9 +122,8 @@ async def test_a_snooze_is_not_counted_as_an_attempt(platform, shop):
 
 
 async def test_a_delayed_run_starts_when_it_is_due_and_not_before(platform, shop):
-    due = datetime.now(UTC) + timedelta(seconds=0.7)
-
     async with running(shop_service(platform.settings, shop), platform):
+        due = datetime.now(UTC) + timedelta(seconds=0.7)
         later = await platform.submit(new_run("add", '{"a": 1}', run_at=due))
         sooner = await platform.submit(new_run("add", '{"a": 2}'))
         first, second = await ended(platform, sooner.id), await ended(platform, later.id)
@@ -185,11 +184,14 @@ async def done(shop: Shop, what: str) -> int:
 
 
 async def test_what_a_run_says_is_tied_to_it_and_to_what_it_caused(platform, shop):
+    placed = Envelope.of(OrderPlaced(order="o2"), source="/customers", id="2")
+
     async with running(shop_service(platform.settings, shop), platform):
-        await platform.say(Envelope.of(OrderPlaced(order="o2"), source="/customers", id="2"), actor="test")
+        await platform.say(placed, actor="test")
         await eventually(lambda: done(shop, "shipped o2"))
 
-    (packing,) = await platform.history.search(Search(task="shop.pack_order"))
+    answers = await platform.history.answers_to(placed.key)
+    (packing,) = [answer for answer in answers if answer["task"] == "shop.pack_order"]
     (packed,) = await platform.history.said_by(packing["id"])
     (shipping,) = await platform.history.answers_to(packed["id"])
     assert (packed["type"], shipping["task"]) == ("shop.order_packed.v1", "shop.ship_order")
@@ -210,8 +212,7 @@ async def test_a_run_whose_worker_went_silent_is_rescued(platform, shop):
     accepted = await platform.submit(new_run("add", '{"a": 3}', run_at=datetime.now(UTC)))
     await platform.ledger.enrol(dead, "shop", "elsewhere", 1, "0", 1)
     assert await platform.ledger.start((accepted.id, 1, dead))
-    async with platform.ledger.transaction() as connection:
-        await connection.execute("update carillon.workers set heartbeat_at = now() - interval '1 minute'")
+    await silence_workers(platform)
 
     async with running(shop_service(platform.settings, shop), platform):
         run = await ended(platform, accepted.id)
@@ -275,9 +276,7 @@ async def test_what_ended_before_the_retention_is_forgotten_and_nothing_else(pla
     async with running(shop_service(platform.settings, shop), platform):
         await ended(platform, old.id)
         await ended(platform, new.id)
-        async with platform.ledger.transaction() as connection:
-            long_ago = "update carillon.runs set ended_on = (now() - interval '193 hours')::date where id = $1"
-            await connection.execute(long_ago, old.id)
+        await let_it_have_ended(platform, old.id, hours=193)
         await eventually(lambda: is_gone(platform, old.id))
 
     assert await platform.history.attempts(old.id) == []
@@ -326,6 +325,7 @@ async def cut_connections(platform: Platform) -> int:
         )
 
 
+@pytest.mark.real("connections")
 async def test_nothing_is_lost_or_doubled_when_postgresql_drops_every_connection(platform, shop):
     runs = [new_run("add", f'{{"a": {number}}}') for number in range(300)]
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -140,7 +141,7 @@ class Gateway:
     def recorded(self) -> tuple[int, int]:
         """How many runs and events there are, once nothing is due any more."""
         due = "select 1 from carillon.runs where state in ('queued', 'running', 'retrying') and run_at <= now()"
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 40
         while self.fetch(due):
             assert time.monotonic() < deadline, "the bells do not come to rest"
             time.sleep(0.02)
@@ -151,7 +152,7 @@ class Gateway:
         """The details of a run, once it ended."""
         return self.until(f"/api/v1/runs/{run}", lambda found: found["finished_at"] is not None)
 
-    def until(self, path: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 15) -> dict[str, Any]:
+    def until(self, path: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 40) -> dict[str, Any]:
         """What a path answers, once that holds."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -180,7 +181,20 @@ def settled_url(database_url: str) -> str:
 @pytest.fixture(scope="module")
 def bells(settled_url: str) -> Iterator[None]:
     """The domain of bells at work."""
-    service = Service(name="bells", settings=PlatformSettings(database_url=settled_url), tasks=tasks, concurrency=2)
+    with working(PlatformSettings(database_url=settled_url, rabbit_url=None, rabbit_host=None)):
+        yield
+
+
+@pytest.fixture
+def at_work() -> Callable[[PlatformSettings], AbstractContextManager[None]]:
+    """Lets the bells work with settings of a test's own."""
+    return working
+
+
+@contextmanager
+def working(settings: PlatformSettings) -> Iterator[None]:
+    """The domain of bells in a thread of its own."""
+    service = Service(name="bells", settings=settings, tasks=tasks, concurrency=2)
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
     thread = threading.Thread(target=lambda: loop.run_until_complete(service.run(stop)), name="bells")
     thread.start()
@@ -199,14 +213,13 @@ def start(settled_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     def begin(**settings: str) -> Gateway:
         folder, port = tmp_path_factory.mktemp("gateway"), free_port()
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("RABBIT_")},
             "DATABASE_URL": settled_url,
             "STORAGE_URL": str(folder / "storage"),
             "GATEWAY_PORT": str(port),
             "GATEWAY_KEY_FILE": str(folder / "key"),
             **settings,
         }
-        environment.pop("RABBIT_URL", None)
         with (folder / "log").open("wb") as log:
             command = [sys.executable, "-c", GATEWAY]
             started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
@@ -227,7 +240,7 @@ def start(settled_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if httpx2.get(f"{url}/health/live").status_code == 200:

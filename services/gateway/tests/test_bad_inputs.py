@@ -138,6 +138,39 @@ REQUESTS = {
     "delay and run_at": ring(delay=1, run_at="2026-12-01T00:00:00Z"),
     "expiry in the past": ring(expires_at="2020-01-01T00:00:00Z"),
     "expiry before the start": ring(delay=3600, expires_at="2026-11-24T00:00:00Z"),
+    "expires_in and expires_at": ring(expires_in=1, expires_at="2026-12-01T00:00:00Z"),
+    "deadline and deadline_at": ring(deadline=1, deadline_at="2026-12-01T00:00:00Z"),
+    "deadline before the start": ring(delay=3600, deadline=60),
+    "deadline in the past": ring(deadline_at="2020-01-01T00:00:00Z"),
+    **{f"the deadline {value}": ring(deadline=value) for value in (-1, 10**12, "1", True, None)},
+    **{f"expires_in {value}": ring(expires_in=value) for value in (-1, 10**12, "1", True, None)},
+    **{f"the key {value!r}": ring(idempotency_key=value) for value in ("", "x" * 256, "a\tb", "ü", 7, None)},
+    **{
+        f"the callback {value}": ring(callback_url=value)
+        for value in (
+            "", "example.org", "ftp://example.org", "file:///etc/passwd", "javascript:alert(1)", "http://", "https:///x",
+            "http://user:word@example.org", "http://example.org/a b", "http://example.org/\r\nX: y", "http://exämple.org",
+            "https://example.org\n", "http://[", 7, None, "https://example.org/" + "x" * 2000,
+        )
+    },
+    **{
+        f"unique {value}": ring(unique=value)
+        for value in (
+            None, True, "key", [], {"key": ""}, {"key": "x" * 256}, {"key": "a\nb"}, {"key": 7}, {"until": "never"},
+            {"window": -1}, {"window": "60"}, {"on_conflict": "explode"}, {"replace": True}, {"key": None},
+        )
+    },
+    **{
+        f"after {value}": ring(after=value)
+        for value in (
+            None, [], {}, {"runs": []}, {"runs": "x"}, {"runs": ["x"]}, {"runs": [7]}, {"runs": [None]},
+            {"runs": ["00000000-0000-0000-0000-000000000000"] * 1_001},
+            {"runs": ["{0198f0c1-0000-7000-8000-000000000000}"]},
+            {"runs": ["0198f0c1-0000-7000-8000-000000000000"], "when": "some"},
+            {"runs": ["0198f0c1-0000-7000-8000-000000000000"], "otherwise": "wait"},
+            {"runs": ["0198f0c1-0000-7000-8000-000000000000"], "delay": -1},
+        )
+    },
 }  # fmt: skip
 
 

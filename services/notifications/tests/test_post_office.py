@@ -16,7 +16,7 @@ from notifications.mail import SmtpMailer, SmtpServer
 from notifications.outbound import GuardedTransport
 from notifications.post_office import PostOffice
 from notifications.store import StoredDeliveries
-from notifications.webhooks import Webhook, payload_of
+from notifications.webhooks import Poster, Webhook, payload_of
 
 if TYPE_CHECKING:
     from conftest import MailServer, Receiver
@@ -36,10 +36,17 @@ def log(request: pytest.FixtureRequest) -> DeliveryLog:
 
 @pytest.fixture
 async def office(engine: AsyncEngine, mail_server: MailServer, receiver: Receiver) -> AsyncIterator[PostOffice]:
-    webhook = Webhook(receiver.url, SECRET, GuardedTransport(allow_private=True))
+    poster = Poster(SECRET, GuardedTransport(allow_private=True))
     mailer = SmtpMailer(SmtpServer("127.0.0.1", mail_server.port, None, None, "none"), "carillon@example.org")
-    yield PostOffice(StoredDeliveries(engine), mailer, webhook, sender="carillon@example.org", recipients=[ANN, BOB])
-    await webhook.aclose()
+    yield PostOffice(
+        StoredDeliveries(engine),
+        mailer,
+        Webhook(receiver.url, poster),
+        poster=poster,
+        sender="carillon@example.org",
+        recipients=[ANN, BOB],
+    )
+    await poster.aclose()
 
 
 async def test_sending_twice_delivers_once(office: PostOffice, mail_server: MailServer) -> None:

@@ -40,7 +40,6 @@ def test_recipients_are_separated_by_commas_and_empty_means_unset(monkeypatch: p
     ("variables", "named"),
     [
         ({"WEBHOOK_URL": "https://u:hunter2@example.org/"}, "NOTIFICATIONS_WEBHOOK_SECRET"),
-        ({"WEBHOOK_SECRET": "whsec_hunter2"}, "NOTIFICATIONS_WEBHOOK_URL"),
         ({"SMTP_HOST": "mail.example.org", "SMTP_PASSWORD": "hunter2"}, "NOTIFICATIONS_SENDER"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -13,17 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from carillon.contracts import BackupFailed, NotificationDelivered
 from carillon.errors import InvalidArgumentsError
-from carillon.testing import InProcess
+from carillon.testing import InProcess, Rehearsal
 from notifications.artefacts import StoredShelf
 from notifications.bodies import Clerk
-from notifications.errors import WebhookUnavailableError
-from notifications.events import mail_backup_failure, post_backup_failure
+from notifications.events import post_backup_failure
 from notifications.mail import SmtpMailer, SmtpServer
 from notifications.outbound import GuardedTransport
 from notifications.post_office import PostOffice
 from notifications.store import StoredDeliveries
 from notifications.tasks import send_message, tasks
-from notifications.webhooks import Webhook
+from notifications.webhooks import Poster, Webhook
 
 if TYPE_CHECKING:
     from conftest import MailServer, Receiver
@@ -33,13 +33,28 @@ RUN = UUID("018f0000-0000-7000-8000-00000000000b")
 ANN = "ann@example.org"
 
 
+Resources = dict[type, object]
+
+
 @pytest.fixture
-async def domain(engine: AsyncEngine, mail_server: MailServer, receiver: Receiver) -> AsyncIterator[InProcess]:
-    webhook = Webhook(receiver.url, SECRET, GuardedTransport(allow_private=True))
+async def resources(engine: AsyncEngine, mail_server: MailServer, receiver: Receiver) -> AsyncIterator[Resources]:
+    poster = Poster(SECRET, GuardedTransport(allow_private=True))
     mailer = SmtpMailer(SmtpServer("127.0.0.1", mail_server.port, None, None, "none"), "carillon@example.org")
-    office = PostOffice(StoredDeliveries(engine), mailer, webhook, sender="carillon@example.org", recipients=[ANN])
-    yield InProcess(tasks, {PostOffice: office, Clerk: Clerk(StoredShelf(MemoryStore()), attachment_limit=1000)})
-    await webhook.aclose()
+    office = PostOffice(
+        StoredDeliveries(engine),
+        mailer,
+        Webhook(receiver.url, poster),
+        poster=poster,
+        sender="carillon@example.org",
+        recipients=[ANN],
+    )
+    yield {PostOffice: office, Clerk: Clerk(StoredShelf(MemoryStore()), attachment_limit=1000)}
+    await poster.aclose()
+
+
+@pytest.fixture
+def domain(resources: Resources) -> InProcess:
+    return InProcess(tasks, resources)
 
 
 def said(domain: InProcess) -> list[tuple[str, str]]:
@@ -64,23 +79,36 @@ async def test_a_subject_with_a_line_break_is_refused_before_anything_is_sent(
     assert mail_server.taken == []
 
 
-async def test_a_failed_backup_is_told_to_people_and_systems(
-    domain: InProcess, mail_server: MailServer, receiver: Receiver
-) -> None:
-    event = BackupFailed(source="platform", stage="compare", reason="orders differs")
+FAILED = BackupFailed(source="platform", stage="compare", reason="orders differs")
 
-    await domain.run(mail_backup_failure, event=event)
-    await domain.run(post_backup_failure, event=event)
+
+async def test_a_failed_backup_is_told_to_people_and_systems(
+    resources: Resources, mail_server: MailServer, receiver: Receiver
+) -> None:
+    async with Rehearsal(tasks, resources=resources) as rehearsal:
+        await rehearsal.hear(FAILED)
+        await rehearsal.settle()
+        delivered = rehearsal.said(NotificationDelivered)
 
     assert mail_server.taken[0]["Subject"] == "Backup of platform failed"
-    assert json.loads(receiver.requests[0][1])["data"] == event.model_dump(mode="json")
-    assert said(domain) == [("email", ANN), ("webhook", receiver.url)]
+    assert json.loads(receiver.requests[0][1])["data"] == FAILED.model_dump(mode="json")
+    assert {(each.channel, each.destination) for each in delivered} == {("email", ANN), ("webhook", receiver.url)}
 
 
-async def test_nothing_is_said_of_a_webhook_that_did_not_arrive(domain: InProcess, receiver: Receiver) -> None:
-    receiver.answers = [(503, {}, b"")]
+async def test_a_webhook_that_is_away_is_asked_again_until_it_is_back_and_told_once(
+    resources: Resources, mail_server: MailServer, receiver: Receiver
+) -> None:
+    receiver.answers = [(503, {}, b"")] * 6
 
-    with pytest.raises(WebhookUnavailableError):
-        await domain.run(post_backup_failure, event=BackupFailed(source="platform", stage="dump", reason="no disk"))
+    async with Rehearsal(tasks, resources=resources) as rehearsal:
+        await rehearsal.hear(FAILED)
+        await rehearsal.settle()
+        at_first = [each.channel for each in rehearsal.said(NotificationDelivered)]
+        await rehearsal.advance(timedelta(hours=1))
+        (posting,) = rehearsal.runs(post_backup_failure)
+        in_the_end = [each.channel for each in rehearsal.said(NotificationDelivered)]
 
-    assert said(domain) == []
+    assert (at_first, in_the_end) == (["email"], ["email", "webhook"])
+    assert [each.outcome for each in posting.attempts] == ["retried"] * 6 + ["completed"]
+    assert (len(receiver.ids()), len(set(receiver.ids()))) == (7, 1)
+    assert mail_server.recipients == [ANN]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from standardwebhooks import WebhookVerificationError
 from carillon.errors import ConfigurationError
 from notifications.errors import ForbiddenAddressError, WebhookRefusedError, WebhookUnavailableError
 from notifications.outbound import GuardedTransport, is_public
-from notifications.webhooks import Webhook, checked_secret, checked_url, payload_of, retry_after, signed_headers
+from notifications.webhooks import Poster, Webhook, checked_secret, checked_url, payload_of, retry_after, signed_headers
 
 if TYPE_CHECKING:
     from conftest import Receiver
@@ -27,14 +28,25 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = payload_of(
     "reports.report_rendered.v1", datetime(2026, 11, 24, tzinfo=UTC), {"report": "operations", "title": "Übersicht"}
 )
+WebhookTo = Callable[[str, GuardedTransport], Webhook]
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-async def webhook(receiver: Receiver) -> AsyncIterator[Webhook]:
-    webhook = Webhook(receiver.url, SECRET, GuardedTransport(allow_private=True))
-    yield webhook
-    await webhook.aclose()
+async def webhook_to() -> AsyncIterator[WebhookTo]:
+    async with AsyncExitStack() as stack:
+
+        def make(url: str, transport: GuardedTransport) -> Webhook:
+            poster = Poster(SECRET, transport)
+            stack.push_async_callback(poster.aclose)
+            return Webhook(url, poster)
+
+        yield make
+
+
+@pytest.fixture
+def webhook(receiver: Receiver, webhook_to: WebhookTo) -> Webhook:
+    return webhook_to(receiver.url, GuardedTransport(allow_private=True))
 
 
 def test_the_signature_is_the_one_of_the_published_vector() -> None:
@@ -115,27 +127,26 @@ async def test_a_compressed_bomb_is_not_unpacked(webhook: Webhook, receiver: Rec
         await webhook.post(BODY, uuid4())
 
 
-async def test_a_receiver_that_is_down_is_tried_again(closed_port: int) -> None:
-    webhook = Webhook(f"http://127.0.0.1:{closed_port}/", SECRET, GuardedTransport(allow_private=True))
+async def test_a_receiver_that_is_down_is_tried_again(closed_port: int, webhook_to: WebhookTo) -> None:
+    webhook = webhook_to(f"http://127.0.0.1:{closed_port}/", GuardedTransport(allow_private=True))
 
     with pytest.raises(WebhookUnavailableError):
         await webhook.post(BODY, uuid4())
-
-    await webhook.aclose()
 
 
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1", "localhost", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]", "2130706433", "0x7f000001", "127.1"],
 )
-async def test_nothing_reaches_an_address_inside_however_it_is_written(receiver: Receiver, host: str) -> None:
-    webhook = Webhook(f"http://{host}:{receiver.port}/hook", SECRET, GuardedTransport(allow_private=False))
+async def test_nothing_reaches_an_address_inside_however_it_is_written(
+    receiver: Receiver, host: str, webhook_to: WebhookTo
+) -> None:
+    webhook = webhook_to(f"http://{host}:{receiver.port}/hook", GuardedTransport(allow_private=False))
 
     with pytest.raises((ForbiddenAddressError, WebhookUnavailableError)):
         await webhook.post(BODY, uuid4())
 
     assert receiver.requests == []
-    await webhook.aclose()
 
 
 @pytest.mark.parametrize(
@@ -147,57 +158,50 @@ def test_what_is_not_an_address_is_refused_at_start(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://example.org/", "gopher://example.org/", "http://u:p@example.org/"])
-async def test_only_plain_http_addresses_are_taken(url: str) -> None:
-    webhook = Webhook(url, SECRET, GuardedTransport(allow_private=True))
+async def test_only_plain_http_addresses_are_taken(url: str, webhook_to: WebhookTo) -> None:
+    webhook = webhook_to(url, GuardedTransport(allow_private=True))
 
     with pytest.raises((WebhookRefusedError, WebhookUnavailableError)) as caught:
         await webhook.post(BODY, uuid4())
 
     assert "u:p" not in str(caught.value)
-    await webhook.aclose()
 
 
-async def test_a_name_with_one_private_address_is_refused_whole(receiver: Receiver) -> None:
+async def test_a_name_with_one_private_address_is_refused_whole(receiver: Receiver, webhook_to: WebhookTo) -> None:
     async def mixed(_host: str, _port: int) -> Sequence[str]:
         return ["93.184.215.14", "127.0.0.1"]
 
-    webhook = Webhook(
-        f"http://hook.example:{receiver.port}/", SECRET, GuardedTransport(allow_private=False, resolver=mixed)
-    )
+    webhook = webhook_to(f"http://hook.example:{receiver.port}/", GuardedTransport(allow_private=False, resolver=mixed))
 
     with pytest.raises(ForbiddenAddressError, match=r"127\.0\.0\.1"):
         await webhook.post(BODY, uuid4())
 
-    await webhook.aclose()
 
-
-async def test_the_address_that_was_checked_is_the_one_connected_to(receiver: Receiver) -> None:
+async def test_the_address_that_was_checked_is_the_one_connected_to(receiver: Receiver, webhook_to: WebhookTo) -> None:
     asked: list[str] = []
 
     async def rebinding(host: str, _port: int) -> Sequence[str]:
         asked.append(host)
         return ["127.0.0.1"]
 
-    webhook = Webhook(
-        f"http://hook.example:{receiver.port}/x", SECRET, GuardedTransport(allow_private=True, resolver=rebinding)
+    webhook = webhook_to(
+        f"http://hook.example:{receiver.port}/x", GuardedTransport(allow_private=True, resolver=rebinding)
     )
     await webhook.post(BODY, uuid4())
 
     assert asked == ["hook.example"]
     assert receiver.requests[0][0]["host"] == f"hook.example:{receiver.port}"
-    await webhook.aclose()
 
 
 async def test_proxy_variables_are_ignored(
-    receiver: Receiver, closed_port: int, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver, closed_port: int, monkeypatch: pytest.MonkeyPatch, webhook_to: WebhookTo
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{closed_port}")
-    webhook = Webhook(receiver.url, SECRET, GuardedTransport(allow_private=True))
+    webhook = webhook_to(receiver.url, GuardedTransport(allow_private=True))
 
     await webhook.post(BODY, uuid4())
 
     assert len(receiver.requests) == 1
-    await webhook.aclose()
 
 
 @pytest.mark.parametrize(

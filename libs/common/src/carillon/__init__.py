@@ -18,24 +18,36 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from carillon.connection import connect
+    from carillon.ledger.records import After, Priority, Unique
     from carillon.ledger.schedules import Schedule
+    from carillon.limits import Limits, Rate
     from carillon.retry import NEVER, Retry
     from carillon.run import Cause, Run
     from carillon.service import Service
     from carillon.tasks import Task, Tasks
+    from carillon.tracker import get_tracker
 
-__all__ = ["NEVER", "Cause", "Retry", "Run", "Schedule", "Service", "Task", "Tasks", "connect"]
+__all__ = [
+    "NEVER", "After", "Cause", "Limits", "Priority", "Rate", "Retry", "Run", "Schedule", "Service", "Task", "Tasks",
+    "Unique", "connect", "get_tracker",
+]  # fmt: skip
 
 _HOMES = {
     "NEVER": "carillon.retry",
+    "After": "carillon.ledger.records",
     "Cause": "carillon.run",
+    "Limits": "carillon.limits",
+    "Priority": "carillon.ledger.records",
+    "Rate": "carillon.limits",
     "Retry": "carillon.retry",
     "Run": "carillon.run",
     "Schedule": "carillon.ledger.schedules",
     "Service": "carillon.service",
     "Task": "carillon.tasks",
     "Tasks": "carillon.tasks",
+    "Unique": "carillon.ledger.records",
     "connect": "carillon.connection",
+    "get_tracker": "carillon.tracker",
 }
 
 

@@ -7,7 +7,7 @@ Sources: CloudEvents 1.0.2 core, JSON event format, HTTP protocol binding (`ce-`
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal, Self
 from urllib.parse import unquote
 from uuid import UUID
@@ -15,6 +15,7 @@ from uuid import UUID
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from carillon import clock
 from carillon.contracts.event import EVENT_TYPE, Event
 from carillon.ids import derived_id, new_id
 from carillon.jsonb import holds_nul
@@ -34,10 +35,6 @@ class UnreadableEventError(ValueError):
     """These bytes are not a CloudEvent; the message says what is wrong with them."""
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Envelope(BaseModel):
     """One CloudEvent. Unknown attributes are extensions and are not kept, but for `traceparent`."""
 
@@ -48,7 +45,7 @@ class Envelope(BaseModel):
     source: str = Field(min_length=1, max_length=256)
     type: str = Field(pattern=EVENT_TYPE.pattern.replace("(?=.{1,128}$)", ""), max_length=128)
     subject: str | None = Field(default=None, min_length=1, max_length=256)
-    time: AwareDatetime = Field(default_factory=_now)
+    time: AwareDatetime = Field(default_factory=clock.now)
     datacontenttype: str = "application/json"
     traceparent: str | None = Field(default=None, pattern="^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
     data: dict[str, Any] = Field(default_factory=dict)
@@ -56,7 +53,7 @@ class Envelope(BaseModel):
     @field_validator("time")
     @classmethod
     def _not_in_the_future(cls, time: datetime) -> datetime:
-        if time > _now() + FUTURE:
+        if time > clock.now() + FUTURE:
             message = "lies in the future; check the sender's clock"
             raise ValueError(message)
         return time

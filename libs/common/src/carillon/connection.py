@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from carillon import middleware
@@ -16,16 +16,20 @@ from carillon.worker.results import results_of
 
 @asynccontextmanager
 async def connect(
-    *domains: Tasks, settings: PlatformSettings | None = None, name: str = "client"
+    *domains: Tasks,
+    settings: PlatformSettings | None = None,
+    name: str = "client",
+    opens: Callable[..., Platform] = Platform,
 ) -> AsyncIterator[Platform]:
     """Connect declared tasks, so that `.kiq()` submits and `wait_result()` reads.
 
-    Raises `PlatformUnavailableError` when a server cannot be reached.
+    `opens` makes the platform, of the settings and its name. Raises `PlatformUnavailableError` when a server cannot be
+    reached.
     """
     settings = settings or PlatformSettings()
-    async with Platform(settings, name=name) as platform:
+    async with opens(settings, name=name) as platform:
         declared = [task for tasks in domains for task in tasks.declared.values()]
-        broker = CarillonBroker(platform, declared, middleware.stack(Metrics()), results_of(platform.ledger, settings))
+        broker = CarillonBroker(platform, declared, middleware.stack(Metrics()), results_of(platform))
         await broker.startup()
         try:
             yield platform

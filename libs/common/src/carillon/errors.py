@@ -3,6 +3,8 @@
 ```
 CarillonError
 ├── TransientError        the world was not ready: the attempt is retried by the owner's policy
+│   ├── Hung              nothing was heard of the attempt for longer than its task allows
+│   └── ProcessLost       the child process in which the code ran has died
 ├── PermanentError        no retry can help: the run fails at once and waits for a person
 │   ├── UnknownTaskError
 │   ├── InvalidArgumentsError
@@ -12,6 +14,8 @@ CarillonError
 │   └── Cancelled         somebody else said so
 ├── NotConnectedError     a task was submitted before the platform was connected
 ├── IdempotencyConflictError
+├── SearchTooWideError    a question to the past that would take too long; the sentence says how to narrow it
+├── UniqueConflictError   a run with this unique key is there, and the submit was to be refused then
 ├── PlatformUnavailableError
 └── ConfigurationError
 ```
@@ -25,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 
 class CarillonError(Exception):
@@ -40,6 +45,14 @@ class TransientError(CarillonError):
     def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class Hung(TransientError):  # noqa: N818 - what it is, as people say it
+    """Nothing was heard of an attempt for as long as its task's `silent_after`; it was stopped."""
+
+
+class ProcessLost(TransientError):  # noqa: N818 - as WorkerLost, which the ledger says of a worker
+    """The child process of an attempt died; the message has the signal or the exit code. The worker goes on."""
 
 
 class PermanentError(CarillonError):
@@ -94,6 +107,18 @@ class IdempotencyConflictError(CarillonError):
     def __init__(self, message: str, *, positions: Sequence[int] = ()) -> None:
         super().__init__(message)
         self.positions = tuple(positions)
+
+
+class SearchTooWideError(CarillonError):
+    """The history was asked for more than it can answer in the time that it has."""
+
+
+class UniqueConflictError(CarillonError):
+    """A run with the same unique key keeps this one out; `run` is its id."""
+
+    def __init__(self, message: str, *, run: UUID) -> None:
+        super().__init__(message)
+        self.run = run
 
 
 class PlatformUnavailableError(CarillonError):

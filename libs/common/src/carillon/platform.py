@@ -12,7 +12,6 @@ from functools import cached_property, partial
 from typing import Any, Self
 from uuid import UUID
 
-import asyncpg
 import obstore.store
 import orjson
 import structlog
@@ -31,10 +30,10 @@ from carillon.ledger.history import History
 from carillon.ledger.ledger import Connection, Ledger
 from carillon.ledger.records import Delivery, NewEvent, NewRun, Priority, Submitted
 from carillon.ledger.schedules import Schedules
-from carillon.ledger.statements.accept import SAME_WORK
 from carillon.ledger.wakeups import Wakeups
 from carillon.run import Cause
 from carillon.settings import PlatformSettings, sqlalchemy_url
+from carillon.stored_results import StoredResults
 from carillon.telemetry.traces import current_traceparent
 from carillon.transports.port import Transport
 from carillon.transports.postgres import PostgresTransport
@@ -47,12 +46,28 @@ REST_SECONDS = 1.0
 WINDOW = 10_000
 
 
+#: Those that this process has open, for `carillon.get_tracker`.
+open_platforms: list[Platform] = []
+
+
 class Platform:
     """Everything that is shared, opened and closed together. Use it as an async context manager."""
 
     def __init__(self, settings: PlatformSettings, *, name: str) -> None:
         self.settings = settings
         self.name = name
+        self._assemble()
+        self._open = AsyncExitStack()
+        self._resting_until = 0.0
+        #: By domain and priority.
+        self._room: dict[tuple[str, int], int] = {}
+        self._full_until: dict[tuple[str, int], float] = {}
+        self._under_way: Counter[tuple[str, int]] = Counter()
+        self._dispatching: set[asyncio.Task[bool]] = set()
+
+    def _assemble(self) -> None:
+        """Make the parts; nothing connects before they are opened."""
+        settings, name = self.settings, self.name
         dsn = settings.database_url.get_secret_value()
         self.ledger = Ledger(dsn, name=name, carries_events=settings.amqp_url() is None, call_back=self._call_back)
         self.wakeups = Wakeups(dsn)
@@ -74,13 +89,6 @@ class Platform:
         self.audit = Audit(self.engine)
         self.schedules = Schedules(self.engine)
         self.catalogue = Catalogue(self.engine)
-        self._open = AsyncExitStack()
-        self._resting_until = 0.0
-        #: By domain and priority.
-        self._room: dict[tuple[str, int], int] = {}
-        self._full_until: dict[tuple[str, int], float] = {}
-        self._under_way: Counter[tuple[str, int]] = Counter()
-        self._dispatching: set[asyncio.Task[bool]] = set()
 
     def _transport(self) -> Transport:
         url = self.settings.amqp_url()
@@ -97,6 +105,8 @@ class Platform:
         self._open.push_async_callback(self.engine.dispose)
         await self._open.enter_async_context(self.transport)
         self._open.push_async_callback(self._see_dispatched)
+        open_platforms.append(self)
+        self._open.callback(open_platforms.remove, self)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -110,6 +120,11 @@ class Platform:
         if "://" in url:
             return obstore.store.from_url(url)
         return obstore.store.LocalStore(prefix=url, mkdir=True)
+
+    @cached_property
+    def stored_results(self) -> StoredResults:
+        """Results that are too large for the ledger."""
+        return StoredResults(lambda: self.storage)
 
     async def submit(self, run: NewRun) -> Submitted:
         """Accept a run: it is durable when this returns.
@@ -175,9 +190,8 @@ class Platform:
         first: dict[UUID, tuple[str, Any]] = {}
         work = {position: (run.task, orjson.loads(run.args)) for position, run in keyed}
         refused = [position for position, run in keyed if first.setdefault(run.id, work[position]) != work[position]]
-        ids, tasks, args = zip(*((run.id, run.task, run.args) for _, run in keyed), strict=True)
-        rows = await self.ledger.pool.fetch(SAME_WORK, ids, tasks, args)
-        others = {row["id"] for row in rows if not row["same"]}
+        same = await self.ledger.same_work([run for _, run in keyed])
+        others = {run for run, is_same in same.items() if not is_same}
         refused += [position for position, run in keyed if run.id in others and position not in refused]
         if refused:
             message = f"{len(refused)} idempotency keys were used before with other arguments; use new keys"
@@ -242,7 +256,7 @@ class Platform:
             log.warning("ended runs wait for the sweeper to be followed up", runs=len(ended), error=repr(error))
 
     async def _call_back(
-        self, ended: Sequence[asyncpg.Record], connection: Connection
+        self, ended: Sequence[Mapping[str, Any]], connection: Connection | None
     ) -> Callable[[], Awaitable[None]]:
         envelopes = [
             Envelope.of(

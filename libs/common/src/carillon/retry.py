@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
+from carillon.clock import monotonic
 from carillon.errors import Cancel, PermanentError, Snooze
 
 #: A policy beyond this is a loop.
@@ -90,7 +90,7 @@ class Budget:
     Slots are reserved ahead on a monotonic clock. One that is far away keeps nobody from an earlier one.
     """
 
-    def __init__(self, policy: Retry, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, policy: Retry, *, clock: Callable[[], float] = monotonic) -> None:
         self._per_second = policy.per_second
         self._longest = policy.cap.total_seconds()
         self._clock = clock

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +14,7 @@ import orjson
 from pydantic import AwareDatetime
 from pydantic_core import to_jsonable_python
 
+from carillon import clock
 from carillon.contracts import Event
 from carillon.errors import Stopped
 from carillon.jsonb import holds_nul
@@ -72,7 +72,7 @@ class Run:
     #: The last lines that its code logged, if any, without secrets; `str` of it is the text.
     excerpt: Any = field(default=None, repr=False)
     #: When its attempt began, and was last heard of, on the monotonic clock.
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=clock.monotonic)
     heard: float = 0.0
     #: Called, from whatever thread, when there is something new above.
     listen: Callable[[], None] | None = field(default=None, repr=False)
@@ -92,9 +92,9 @@ class Run:
                 f"progress is a fraction from 0 to 1, not {fraction!r}; divide what is done by what there is to do"
             )
             raise ValueError(message)
-        self.heard = now = time.monotonic()
+        self.heard = now = clock.monotonic()
         left = round((now - self.began) * (1 - fraction) / fraction, 1) if fraction > 0 else None
-        at = datetime.now(UTC)
+        at = clock.now()
         self.reported = Progress(float(fraction), _short(stage, MOST_STAGE), _short(message, MOST_MESSAGE), left, at)
         if self.listen is not None:
             self.listen()
@@ -115,14 +115,14 @@ class Run:
                 "character NUL; keep it in storage, and its key here"
             )
             raise ValueError(message)
-        self.heard = time.monotonic()
+        self.heard = clock.monotonic()
         self.kept = encoded.decode()
         if self.listen is not None:
             self.listen()
 
     def beat(self) -> None:
         """Say that this attempt goes on, where its task declares `silent_after` and there is no progress to report."""
-        self.heard = time.monotonic()
+        self.heard = clock.monotonic()
         if self.listen is not None:
             self.listen()
 
@@ -131,7 +131,7 @@ class Run:
         """What was reported and kept, as the ledger keeps it; None when there is nothing."""
         if self.reported is None and self.kept is None:
             return None
-        at = self.reported.at if self.reported is not None else datetime.now(UTC)
+        at = self.reported.at if self.reported is not None else clock.now()
         shown = self.reported or Progress(0.0, None, None, None, at)
         fields: dict[str, Any] = {name: getattr(shown, name) for name in ("stage", "message", "eta_seconds", "at")}
         fields["fraction"] = None if self.reported is None else shown.fraction
@@ -155,6 +155,9 @@ class Run:
 
 #: The run whose code executes here: set while a task's code runs, also in its threads and the asyncio tasks it starts.
 current_run: ContextVar[Run | None] = ContextVar("current_run", default=None)
+#: The run whose attempt goes on here, from before its code is entered until its end is in the ledger: each log line
+#: names it.
+attempted_run: ContextVar[Run | None] = ContextVar("attempted_run", default=None)
 
 
 def _short(text: str | None, most: int) -> str | None:

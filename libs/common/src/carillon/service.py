@@ -20,6 +20,7 @@ from carillon.errors import ConfigurationError
 from carillon.http import OperationsServer, Web
 from carillon.ids import new_id
 from carillon.ledger.schedules import Schedule
+from carillon.limits import check_number
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.tasks import Task, Tasks
@@ -27,6 +28,7 @@ from carillon.telemetry.logs import configure_logs
 from carillon.telemetry.metrics import Metrics
 from carillon.telemetry.traces import configure_traces
 from carillon.worker.broker import CarillonBroker
+from carillon.worker.gatekeeper import Gatekeeper
 from carillon.worker.receiver import Receiver
 from carillon.worker.results import results_of
 from carillon.worker.sweeper import Sweeper
@@ -63,6 +65,9 @@ class Service:
     says: Sequence[type[Event]] = ()
     #: Runs that one worker process executes at once.
     concurrency: int = 10
+    #: Runs that all its workers execute at once, whatever their task; None for as many as they can. With a limit, every
+    #: run of the domain is let in by it, which takes a few milliseconds and another write each.
+    limit: int | None = None
     #: Where /metrics, /health, /asyncapi.json and the service's own routes are served; 0 picks a free port.
     port: int = 0
     routes: Routes | None = None
@@ -70,6 +75,13 @@ class Service:
     #: Each says as a sentence why the process is not ready, or None.
     probes: Sequence[Callable[[], str | None]] = ()
     metrics: Metrics = field(default_factory=Metrics)
+    #: Makes its platform, of the settings and its name; the in-memory twin is another.
+    opens: Callable[..., Platform] = Platform
+
+    def __post_init__(self) -> None:
+        """Refuse a limit that could not be kept."""
+        if self.limit is not None:
+            check_number("limit", self.limit)
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
         """Run until SIGTERM or SIGINT, or until `stop` is set; then drain."""
@@ -81,7 +93,7 @@ class Service:
         configure_logs(self.name, style=self.settings.carillon_log_format, level=self.settings.carillon_log_level)
         traces = configure_traces(self.name)
         try:
-            async with Platform(self.settings, name=self.name) as platform:
+            async with self.opens(self.settings, name=self.name) as platform:
                 await self._serve(platform, stop)
         except BaseExceptionGroup as errors:
             # One part failed and took the others with it: its sentence is the one to show.
@@ -91,7 +103,7 @@ class Service:
 
     def broker(self) -> CarillonBroker:
         """The domain's broker, for `taskiq worker`: listening runs the worker of this service."""
-        platform = Platform(self.settings, name=self.name)
+        platform = self.opens(self.settings, name=self.name)
         # Several such processes share a machine, so each picks a port of its own.
         return self._broker(platform, run_worker=replace(self, port=0).run)
 
@@ -127,27 +139,16 @@ class Service:
 
         document = asyncapi(self.name, self.settings.rabbit_queue_prefix, hears, says)
         types = [_contract_row(contract) for contract in dict.fromkeys((*hears, *says))]
-        rows = [self._task_row(task) for task in self._declared]
-        await platform.catalogue.register(self.name, rows, types, document)
-
-    def _task_row(self, task: Task[..., Any]) -> dict[str, Any]:
-        return {
-            "name": task.task_name,
-            "queue": f"{self.settings.rabbit_queue_prefix}.{self.name}.tasks",
-            "doc": task.doc,
-            "schema": task.arguments.model_json_schema(),
-            "policy": task.policy,
-            "hears": task.hears and task.hears.type,
-            "says": [contract.type for contract in task.says],
-            "is_default": task.is_default,
-        }
+        queue = f"{self.settings.rabbit_queue_prefix}.{self.name}.tasks"
+        rows = [task.entry(queue) for task in self._declared]
+        await platform.catalogue.register(self.name, rows, types, document, limit=self.limit)
 
     def _broker(
         self, platform: Platform, run_worker: Callable[[asyncio.Event], Coroutine[Any, Any, None]] | None = None
     ) -> CarillonBroker:
         stack = middleware.stack(self.metrics, self.middlewares)
         middleware.check(stack)
-        return CarillonBroker(platform, self._declared, stack, results_of(platform.ledger, self.settings), run_worker)
+        return CarillonBroker(platform, self._declared, stack, results_of(platform), run_worker)
 
     def _worker(self, platform: Platform, resources: Mapping[type, object], broker: CarillonBroker) -> Worker:
         receiver = Receiver(
@@ -162,7 +163,10 @@ class Service:
             concurrency=self.concurrency,
         )
         sweeper = Sweeper(platform, self.name, receiver, self.metrics)
-        return Worker(platform, self.name, receiver, sweeper, hears=self._hears, concurrency=self.concurrency)
+        gatekeeper = Gatekeeper(platform, self.name, self.metrics)
+        return Worker(
+            platform, self.name, receiver, sweeper, gatekeeper, hears=self._hears, concurrency=self.concurrency
+        )
 
     @property
     def _declared(self) -> list[Task[..., Any]]:

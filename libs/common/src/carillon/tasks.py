@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import cached_property
 from itertools import islice
-from typing import Any, ParamSpec, TypeVar, Union
+from typing import Any, ParamSpec, TypedDict, TypeVar, Union, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import to_json
 from taskiq import AsyncTaskiqDecoratedTask, AsyncTaskiqTask
 from taskiq.exceptions import SendTaskError
+from taskiq.kicker import AsyncKicker
 
 from carillon.contracts import Event
 from carillon.errors import ConfigurationError, InvalidArgumentsError
+from carillon.limits import Limits
+from carillon.options import SubmitOptions, labels_of
 from carillon.retry import Budget, Retry
 from carillon.run import Run
 from carillon.unconnected import UnconnectedBroker
@@ -36,6 +40,20 @@ DEFAULT_TIMEOUT = timedelta(minutes=5)
 DEFAULT_GRACE = timedelta(seconds=10)
 
 
+class Terms(TypedDict, total=False):
+    """What the owner of a task may say of it; `Tasks.task` tells what each means."""
+
+    #: Five minutes, where nothing is said.
+    timeout: timedelta
+    #: Ten seconds.
+    grace: timedelta
+    retry: Retry
+    on_failure: OnFailure
+    limits: Limits
+    process: bool
+    silent_after: timedelta
+
+
 class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
     """One declared task: a Taskiq task with its owner's policy, its arguments' schema and what it needs.
 
@@ -48,39 +66,62 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         domain: str,
         function: Callable[Params, Returned],
         *,
-        timeout: timedelta,
-        grace: timedelta,
-        retry: Retry,
-        hears: type[Event] | None,
-        on_failure: OnFailure | None,
-        is_default: bool,
-        labels: Mapping[str, str],
+        hears: type[Event] | None = None,
+        is_default: bool = False,
+        labels: Mapping[str, str] | None = None,
+        **terms: Unpack[Terms],
     ) -> None:
         self.function_name = function.__name__
         super().__init__(
             broker=broker,
             task_name=f"{domain}.{function.__name__}",
             original_func=function,
-            labels=dict(labels),
+            labels=dict(labels or {}),
         )
         self.domain = domain
-        self.timeout = timeout
-        self.grace = grace
-        self.retry = retry
+        self.timeout = terms.get("timeout", DEFAULT_TIMEOUT)
+        self.grace = terms.get("grace", DEFAULT_GRACE)
+        self.retry = terms.get("retry", Retry())
         #: Spreads the retries that this process decides on.
-        self.budget = Budget(retry)
+        self.budget = Budget(self.retry)
         self.hears = hears
-        self.on_failure = on_failure
+        self.on_failure = terms.get("on_failure")
         self.is_default = is_default
+        self.limits = terms.get("limits")
         self.doc = inspect.cleandoc(function.__doc__ or "")
         self.is_async = inspect.iscoroutinefunction(function)
+        self.process = terms.get("process", False)
+        self.silent_after = terms.get("silent_after")
+        if self.process and self.is_async:
+            message = f"{self.task_name} is async: it is cancelled where it awaits, so leave out `process=True`"
+            raise ConfigurationError(message)
+        if self.silent_after is not None and self.silent_after <= timedelta(0):
+            message = f"{self.task_name} has silent_after={self.silent_after}; it must be more than nothing"
+            raise ConfigurationError(message)
+        if self.limits is not None:
+            self.limits.check(self.task_name, self.argument_names)
+
+    @property
+    def home(self) -> tuple[str, str]:
+        """The module, by the name that another process can import it with, and the name of the task in it."""
+        module = self.original_func.__module__
+        spec = getattr(sys.modules.get(module), "__spec__", None)
+        return (spec.name if module == "__main__" and spec is not None else module), self.function_name
+
+    def options(self, **options: Unpack[SubmitOptions]) -> AsyncKicker[Params, Returned]:
+        """Say how the next run is to run: `await task.options(delay=timedelta(minutes=5)).kiq(...)`.
+
+        With `unique`, `kiq` gives back the run that is there where the key is taken, or raises `SendTaskError` from a
+        `UniqueConflictError`. Raises `InvalidArgumentsError` for a label with an option's name.
+        """
+        return self.kicker().with_labels(**labels_of(options))
 
     async def kiq_many(self, calls: Iterable[Mapping[str, Any]]) -> list[AsyncTaskiqTask[Any]]:
         """Submit one run for each call, given as its arguments by name, and give back what `kiq` does, in order.
 
         Costs a fraction of as many `kiq()`: runs are accepted 1,000 at a time, and the calls are read as they are
         needed. Raises as `kiq` does; then the thousands before are accepted. Labels are the task's own; calls that
-        need others, such as an idempotency key, take `kicker().with_labels(...).kiq()`.
+        need others, such as an idempotency key, take `options(...).kiq()`.
         """
         broker: Any = self.broker
         accepted: list[AsyncTaskiqTask[Any]] = []
@@ -159,7 +200,23 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         return {
             "timeout_seconds": self.timeout.total_seconds(),
             "grace_seconds": self.grace.total_seconds(),
+            "silent_after_seconds": None if self.silent_after is None else self.silent_after.total_seconds(),
+            "process": self.process,
             **self.retry.shown,
+            **({} if self.limits is None else {"limits": self.limits.shown}),
+        }
+
+    def entry(self, queue: str) -> dict[str, Any]:
+        """What the catalogue keeps of it; its runs are on that queue."""
+        return {
+            "name": self.task_name,
+            "queue": queue,
+            "doc": self.doc,
+            "schema": self.arguments.model_json_schema(),
+            "policy": self.policy,
+            "hears": self.hears and self.hears.type,
+            "says": [contract.type for contract in self.says],
+            "is_default": self.is_default,
         }
 
 
@@ -172,19 +229,15 @@ class Tasks:
         self._broker = UnconnectedBroker(domain)
 
     def task(
-        self,
-        *,
-        timeout: timedelta = DEFAULT_TIMEOUT,
-        grace: timedelta = DEFAULT_GRACE,
-        retry: Retry | None = None,
-        on_failure: OnFailure | None = None,
-        default: bool = False,
-        labels: Mapping[str, str] | None = None,
+        self, *, default: bool = False, labels: Mapping[str, str] | None = None, **terms: Unpack[Terms]
     ) -> Callable[[Callable[Params, Returned]], Task[Params, Returned]]:
         """Declare a task. Its name is the domain's and the function's: `backup.back_up_database`.
 
         `on_failure` makes what is said when the last attempt failed; of a run that ends failed because its workers kept
         dying nothing is said. `default` makes it the one that a kick of the domain means when it names none.
+
+        `limits` hold over all workers. Where a new version declares others, what waits goes by the new ones at once,
+        under the key that it was submitted with; what was submitted while there were none starts without.
 
         A coroutine is cancelled when `timeout` is over, or when somebody cancels the run, and may clean up. After
         `grace` the attempt ends anyway: what goes on executing is abandoned, and keeps its slot of the worker until it
@@ -194,26 +247,27 @@ class Tasks:
         `run.check()`, now and then. The attempt ends at `timeout` whatever the function does; the function keeps its
         slot until it returns, and until then no other attempt of its run begins in the same worker. On another worker
         one may, so it must be safe to run twice at the same time, too.
+
+        With `process` a plain function runs in a child process of the worker (decision 0016). At `timeout`, or when
+        somebody cancels the run, `Stopped` is raised at whatever line it is, once; after `grace` the process is killed,
+        with what it started, and the slot is free. It has its arguments and `run`, and none of the service's resources.
+
+        An attempt that reports nothing for `silent_after`, neither progress nor `run.beat()`, is taken for hung: it is
+        stopped as if its time were up, and tried again by policy.
         """
 
         def declare(function: Callable[Params, Returned]) -> Task[Params, Returned]:
-            return self._declare(function, timeout, grace, retry, None, on_failure, default, labels)
+            return self._declare(Task(self._broker, self.domain, function, is_default=default, labels=labels, **terms))
 
         return declare
 
     def hears(
-        self,
-        event: type[Event],
-        *,
-        timeout: timedelta = DEFAULT_TIMEOUT,
-        grace: timedelta = DEFAULT_GRACE,
-        retry: Retry | None = None,
-        on_failure: OnFailure | None = None,
+        self, event: type[Event], **terms: Unpack[Terms]
     ) -> Callable[[Callable[Params, Returned]], Task[Params, Returned]]:
         """Declare what answers an event: a task whose one argument is `event`."""
 
         def declare(function: Callable[Params, Returned]) -> Task[Params, Returned]:
-            task = self._declare(function, timeout, grace, retry, event, on_failure, False, None)
+            task = self._declare(Task(self._broker, self.domain, function, hears=event, **terms))
             if task.argument_names != ("event",):
                 message = f"{task.task_name} answers an event, so its one argument must be named `event`"
                 raise ConfigurationError(message)
@@ -221,29 +275,7 @@ class Tasks:
 
         return declare
 
-    def _declare(
-        self,
-        function: Callable[Params, Returned],
-        timeout: timedelta,
-        grace: timedelta,
-        retry: Retry | None,
-        hears: type[Event] | None,
-        on_failure: OnFailure | None,
-        is_default: bool,
-        labels: Mapping[str, str] | None,
-    ) -> Task[Params, Returned]:
-        task = Task(
-            self._broker,
-            self.domain,
-            function,
-            timeout=timeout,
-            grace=grace,
-            retry=retry or Retry(),
-            hears=hears,
-            on_failure=on_failure,
-            is_default=is_default,
-            labels=labels or {},
-        )
+    def _declare(self, task: Task[Params, Returned]) -> Task[Params, Returned]:
         if task.task_name in self.declared:
             message = f"{task.task_name} is declared twice; rename one of the functions"
             raise ConfigurationError(message)
@@ -259,6 +291,31 @@ class Tasks:
                     wanted = getattr(kind, "__name__", kind)
                     message = f"{task.task_name} needs `{name}: {wanted}`, which its service does not provide"
                     raise ConfigurationError(message)
+            if task.process:
+                _check_process(task)
+            if task.silent_after is not None and Run not in task.needs.values():
+                message = f"{task.task_name} has silent_after, so it must be able to report: give it `*, run: Run`"
+                raise ConfigurationError(message)
+
+
+def _check_process(task: Task[..., Any]) -> None:
+    """Refuse what another process could not find, or could not call."""
+    for name, kind in task.needs.items():
+        if kind is not Run:
+            wanted = getattr(kind, "__name__", kind)
+            message = (
+                f"{task.task_name} needs `{name}: {wanted}`, and in a process of its own it can have `run: Run` alone; "
+                "make what it needs from its arguments, or leave out `process=True`"
+            )
+            raise ConfigurationError(message)
+    module, name = task.home
+    home = sys.modules.get(task.original_func.__module__)
+    if module == "__main__" or getattr(home, name, None) is not task:
+        message = (
+            f"{task.task_name} runs in a process of its own, which imports it as {module}.{name}, and that is another "
+            "thing or none; declare it at the top level of a module that can be imported, under its own name"
+        )
+        raise ConfigurationError(message)
 
 
 def _events_in(annotation: Any) -> Iterable[type[Event]]:

@@ -18,7 +18,21 @@ from carillon.settings import PlatformSettings
 from carillon.telemetry.metrics import Metrics
 from gateway import edge
 from gateway.access import needs_key
-from gateway.api import audit, documents, events, files, overview, pages, runs, schedules, tasks
+from gateway.api import (
+    audit,
+    dead_letters,
+    documents,
+    events,
+    files,
+    overview,
+    pages,
+    past,
+    runs,
+    schedules,
+    selections,
+    steering,
+    tasks,
+)
 from gateway.api.intake import Intake
 from gateway.api.requests import Bodies
 from gateway.cursors import Cursors
@@ -41,6 +55,27 @@ ROUTES = (
     runs.search_runs,
     runs.run_status,
     runs.run_details,
+    runs.run_result,
+    past.run_history,
+    past.statistics,
+    steering.cancel_run,
+    steering.pause_run,
+    steering.resume_run,
+    steering.replay_run,
+    steering.settle_run,
+    steering.list_holds,
+    steering.pause_domain,
+    steering.resume_domain,
+    steering.pause_task,
+    steering.resume_task,
+    dead_letters.list_dead_letters,
+    dead_letters.list_group,
+    dead_letters.show_message,
+    dead_letters.replay_group,
+    dead_letters.discard_group,
+    dead_letters.redeliver_message,
+    selections.select_runs,
+    selections.act_on_selection,
     schedules.list_schedules,
     schedules.list_fires,
     schedules.pause_schedule,
@@ -57,6 +92,9 @@ ROUTES = (
     documents.asyncapi,
     pages.status,
     pages.run,
+    pages.runs,
+    pages.dead_letters,
+    pages.audit,
     pages.api_documentation,
     pages.event_documentation,
     pages.static,

@@ -29,6 +29,7 @@ MALFORMED = Kind("malformed", 400, "The request cannot be read")
 KEY_REQUIRED = Kind("key-required", 401, "A key is required")
 NOT_FOUND = Kind("not-found", 404, "There is no such thing")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "This method is not allowed here")
+CONFLICT = Kind("conflict", 409, "It cannot be done as things are")
 TOO_SLOW = Kind("too-slow", 408, "The request did not arrive in time")
 TOO_LARGE = Kind("too-large", 413, "The request is too large")
 MEDIA_TYPE = Kind("media-type", 415, "This content type is not taken")
@@ -39,8 +40,8 @@ INTERNAL = Kind("internal", 500, "The gateway has a fault")
 UNAVAILABLE = Kind("unavailable", 503, "Carillon cannot do this right now")
 
 KINDS = (
-    MALFORMED, KEY_REQUIRED, NOT_FOUND, METHOD_NOT_ALLOWED, TOO_SLOW, TOO_LARGE, MEDIA_TYPE, INVALID, KEY_REUSED,
-    HEADERS_TOO_LARGE, INTERNAL, UNAVAILABLE,
+    MALFORMED, KEY_REQUIRED, NOT_FOUND, METHOD_NOT_ALLOWED, TOO_SLOW, CONFLICT, TOO_LARGE, MEDIA_TYPE, INVALID,
+    KEY_REUSED, HEADERS_TOO_LARGE, INTERNAL, UNAVAILABLE,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from carillon.ledger.history import Row, Search
 from carillon.ledger.tables import events
 from carillon.platform import Platform
 from carillon.telemetry.metrics import Metrics
-from gateway.api.views import DomainView, EventView, Overview, WorkerView, run_summary, schedule_view
+from gateway.api.views import DomainView, EventView, HoldView, Overview, WorkerView, run_summary, schedule_view
 from gateway.errors import UNAVAILABLE, ProblemError
 from gateway.problems import is_away
 
@@ -59,6 +59,7 @@ class Picture:
             schedules=[schedule_view(row) for row in (await self._platform.schedules.all())[:50]],
             workers=[WorkerView.of(row) for row in (await history.live_workers())[:50]],
             events=await self._events(),
+            holds=[HoldView.of(hold._asdict()) for hold in await self._platform.ledger.steering.holds()],
         )
 
     async def _events(self) -> list[EventView]:

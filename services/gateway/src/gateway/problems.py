@@ -12,7 +12,7 @@ from litestar.exceptions import HTTPException
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from carillon.errors import IdempotencyConflictError, PlatformUnavailableError
+from carillon.errors import IdempotencyConflictError, PlatformUnavailableError, SearchTooWideError
 from carillon.ledger.group_commit import SERVER_AWAY
 from gateway.errors import (
     INTERNAL,
@@ -22,8 +22,10 @@ from gateway.errors import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     UNAVAILABLE,
+    Fault,
     Kind,
     ProblemError,
+    invalid,
 )
 
 log = structlog.get_logger(__name__)
@@ -42,6 +44,8 @@ def problem_of(error: Exception) -> ProblemError:
     if isinstance(error, IdempotencyConflictError):
         detail = "this Idempotency-Key was used for this task with other arguments; use a new key"
         return ProblemError(KEY_REUSED, detail)
+    if isinstance(error, SearchTooWideError):
+        return invalid(Fault("query", str(error)))
     if is_away(error):
         detail = "PostgreSQL does not answer, so nothing was accepted; send the request again in a moment"
         return ProblemError(UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_SECONDS)})

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from carillon.ids import derived_id, new_id
-from carillon.ledger.records import NewRun, Priority
+from carillon.ledger.records import MOST_KEY, MOST_NEEDS, NewRun, Priority
+from carillon.options import CALLBACK_URL, MOST_URL, after_of, unique_of
 from gateway.errors import Fault, invalid
 from gateway.shapes import faults_of, moment
 
 YEAR = timedelta(days=365)
 #: How far back `run_at` may lie: a caller's queue may have held the request for a while.
 LATE = timedelta(days=1)
-MOST_KEY = 255
 
 #: Names that steer Taskiq or a broker, or that a mail or AMQP header would be made of.
 RESERVED_LABELS = (
@@ -27,28 +27,109 @@ RESERVED_LABELS = (
 _LABEL = rf"^(?!({'|'.join(RESERVED_LABELS)})$)[a-z][a-z0-9_.-]{{0,62}}$"
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
+_SECONDS: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": YEAR.total_seconds()}
+_UNIQUE: dict[str, Any] = {
+    "description": "One run of the task at a time for a key. The answer names the run that has it.",
+    "type": "object",
+    "properties": {
+        "key": {
+            "description": "Without it, the arguments are the key.",
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MOST_KEY,
+            "pattern": _NO_CONTROLS,
+            "x-must-be": "free of control characters",
+        },
+        "until": {
+            "description": "For how long a run keeps others out: until it has started, or until it has ended.",
+            "enum": ["started", "ended"],
+            "default": "ended",
+        },
+        "window": {"description": "Keeps others out for so many seconds, whatever became of it.", **_SECONDS},
+        "on_conflict": {
+            "description": "keep: the answer is the run that is there, and `created` is false. replace: that one is "
+            "cancelled if it still waits. reject: 409, with the run in `Location`.",
+            "enum": ["keep", "replace", "reject"],
+            "default": "keep",
+        },
+    },
+    "additionalProperties": False,
+}
+_AFTER: dict[str, Any] = {
+    "description": "Waits until other runs, which were accepted before, have ended.",
+    "type": "object",
+    "properties": {
+        "runs": {
+            "description": "Their ids.",
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_NEEDS,
+            "items": {"type": "string", "format": "uuid"},
+        },
+        "when": {
+            "description": "succeeded: all of them completed. ended: all of them ended, however. any: one completed.",
+            "enum": ["succeeded", "ended", "any"],
+            "default": "succeeded",
+        },
+        "otherwise": {
+            "description": "What happens when that cannot come true any more; `run` then waits for all of them to end.",
+            "enum": ["cancel", "run"],
+            "default": "cancel",
+        },
+        "delay": {"description": "Seconds that it still waits once it may go.", **_SECONDS},
+    },
+    "required": ["runs"],
+    "additionalProperties": False,
+}
 _OPTIONS: dict[str, Any] = {
     "priority": {
         "description": "Which of two waiting runs of one domain starts first.",
         "enum": ["low", "normal", "high", "urgent", 0, 1, 2, 3],
         "default": "normal",
     },
-    "delay": {
-        "description": "Seconds from now before it may start; not together with `run_at`.",
-        "type": "number",
-        "minimum": 0,
-        "maximum": YEAR.total_seconds(),
-    },
+    "delay": {"description": "Seconds from now before it may start; not together with `run_at`.", **_SECONDS},
     "run_at": {
         "description": "The moment before which it may not start, at most a year ahead.",
         "type": "string",
         "format": "date-time",
+    },
+    "expires_in": {
+        "description": "Seconds from now after which it is cancelled instead of started; not together with "
+        "`expires_at`.",
+        **_SECONDS,
     },
     "expires_at": {
         "description": "The moment after which it is cancelled instead of started.",
         "type": "string",
         "format": "date-time",
     },
+    "deadline": {
+        "description": "Seconds from now after which it is ended, whether it waits or executes; passed down to what it "
+        "submits. Not together with `deadline_at`.",
+        **_SECONDS,
+    },
+    "deadline_at": {
+        "description": "The moment by which it is ended, whether it waits or executes.",
+        "type": "string",
+        "format": "date-time",
+    },
+    "idempotency_key": {
+        "description": "As the header `Idempotency-Key`: the same key, task and arguments are one run.",
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MOST_KEY,
+        "pattern": "^[ -~]+$",
+        "x-must-be": "of printable ASCII characters",
+    },
+    "callback_url": {
+        "description": "Is sent a signed webhook when the run has ended.",
+        "type": "string",
+        "maxLength": MOST_URL,
+        "pattern": CALLBACK_URL,
+        "x-must-be": "an http or https URL that names a host and holds no password",
+    },
+    "unique": _UNIQUE,
+    "after": _AFTER,
     "labels": {
         "description": "Words of your own by which runs can be searched. Names that steer a queue are reserved.",
         "type": "object",
@@ -85,7 +166,7 @@ SUBMIT: dict[str, Any] = {
 }
 #: Runs in one body.
 MOST_RUNS = 1_000
-#: The body of `POST /api/v1/tasks/batch`. What is in `tasks` is a single submit, and may have a key of its own.
+#: The body of `POST /api/v1/tasks/batch`. What is in `tasks` is a single submit.
 BATCH: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -94,20 +175,7 @@ BATCH: dict[str, Any] = {
             "type": "array",
             "minItems": 1,
             "maxItems": MOST_RUNS,
-            "items": {
-                **SUBMIT,
-                "properties": {
-                    **SUBMIT["properties"],
-                    "idempotency_key": {
-                        "description": "As the header `Idempotency-Key` of a single submit: the same run for both.",
-                        "type": "string",
-                        "minLength": 1,
-                        "maxLength": MOST_KEY,
-                        "pattern": "^[ -~]+$",
-                        "x-must-be": "of printable ASCII characters",
-                    },
-                },
-            },
+            "items": SUBMIT,
         }
     },
     "required": ["tasks"],
@@ -172,7 +240,7 @@ def new_run(
 
     `place` sets runs apart that share a key: those of one batch. Raises `ProblemError` for moments that do not fit.
     """
-    run_at, expires_at = _times(options, datetime.now(UTC))
+    times = _times(options, datetime.now(UTC))
     name = task["name"]
     return NewRun(
         id=new_id() if key is None else derived_id("key", actor, name, key, *place),
@@ -181,9 +249,13 @@ def new_run(
         args=orjson.dumps(arguments).decode(),
         labels=options.get("labels", {}),
         priority=_priority(options.get("priority", "normal")),
-        run_at=run_at,
-        expires_at=expires_at,
+        run_at=times.run_at,
+        expires_at=times.expires_at,
+        deadline_at=times.deadline_at,
         idempotency_key=key,
+        callback_url=options.get("callback_url"),
+        unique=unique_of(options["unique"]) if "unique" in options else None,
+        after=after_of(options["after"]) if "after" in options else None,
         actor=actor,
         traceparent=traceparent,
     )
@@ -193,18 +265,33 @@ def _priority(given: str | float) -> int:
     return Priority[given.upper()] if isinstance(given, str) else int(given)
 
 
-def _times(options: Mapping[str, Any], now: datetime) -> tuple[datetime | None, datetime | None]:
-    if "delay" in options and "run_at" in options:
-        raise invalid(Fault("/delay", "cannot be given together with run_at"))
-    run_at = None
-    if options.get("delay"):
-        run_at = now + timedelta(seconds=options["delay"])
-    elif "run_at" in options:
-        run_at = _within("/run_at", moment(options["run_at"]), now - LATE, now + YEAR)
-    expires_at = None
-    if "expires_at" in options:
-        expires_at = _within("/expires_at", moment(options["expires_at"]), run_at or now, now + 2 * YEAR)
-    return run_at, expires_at
+class _Times(NamedTuple):
+    run_at: datetime | None
+    expires_at: datetime | None
+    deadline_at: datetime | None
+
+
+def _times(options: Mapping[str, Any], now: datetime) -> _Times:
+    run_at = _moment(options, ("delay", "run_at"), now, (now - LATE, now + YEAR))
+    later = (run_at or now, now + 2 * YEAR)
+    return _Times(
+        # What may start now goes to a worker at once.
+        run_at=None if options.get("delay") == 0 else run_at,
+        expires_at=_moment(options, ("expires_in", "expires_at"), now, later),
+        deadline_at=_moment(options, ("deadline", "deadline_at"), now, later),
+    )
+
+
+def _moment(
+    options: Mapping[str, Any], names: tuple[str, str], now: datetime, span: tuple[datetime, datetime]
+) -> datetime | None:
+    """The moment that an option names, in seconds from now or as it is; raises `ProblemError` outside of the span."""
+    seconds, at = names
+    if seconds in options and at in options:
+        raise invalid(Fault(f"/{seconds}", f"cannot be given together with {at}"))
+    if seconds in options:
+        return _within(f"/{seconds}", now + timedelta(seconds=options[seconds]), *span)
+    return _within(f"/{at}", moment(options[at]), *span) if at in options else None
 
 
 def _within(pointer: str, given: datetime, earliest: datetime, latest: datetime) -> datetime:

@@ -20,7 +20,7 @@ from notifications.post_office import PostOffice
 from notifications.settings import PORTS, NotificationsSettings
 from notifications.store import StoredDeliveries
 from notifications.tasks import tasks
-from notifications.webhooks import Webhook
+from notifications.webhooks import Poster, Webhook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -56,13 +56,14 @@ def broker() -> AsyncBroker:
 async def resources(settings: NotificationsSettings, platform: Platform) -> AsyncIterator[Mapping[type, object]]:
     """Open what tasks need, and close it afterwards."""
     async with AsyncExitStack() as stack:
-        webhook = _webhook(settings)
-        if webhook is not None:
-            stack.push_async_callback(webhook.aclose)
+        poster = _poster(settings)
+        if poster is not None:
+            stack.push_async_callback(poster.aclose)
         office = PostOffice(
             StoredDeliveries(platform.engine),
             _mailer(settings),
-            webhook,
+            _webhook(settings, poster),
+            poster=poster,
             sender=settings.sender,
             recipients=settings.recipients,
         )
@@ -80,8 +81,15 @@ def _mailer(settings: NotificationsSettings) -> Mailer:
     return SmtpMailer(server, settings.sender)
 
 
-def _webhook(settings: NotificationsSettings) -> Webhook | None:
-    if settings.webhook_url is None or settings.webhook_secret is None:
+def _poster(settings: NotificationsSettings) -> Poster | None:
+    if settings.webhook_secret is None:
         return None
-    transport = GuardedTransport(allow_private=settings.webhook_allow_private)
-    return Webhook(settings.webhook_url.get_secret_value(), settings.webhook_secret.get_secret_value(), transport)
+    return Poster(
+        settings.webhook_secret.get_secret_value(), GuardedTransport(allow_private=settings.webhook_allow_private)
+    )
+
+
+def _webhook(settings: NotificationsSettings, poster: Poster | None) -> Webhook | None:
+    if settings.webhook_url is None or poster is None:
+        return None
+    return Webhook(settings.webhook_url.get_secret_value(), poster)

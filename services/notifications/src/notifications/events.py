@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from carillon import Retry, Run
-from carillon.contracts import BackupFailed, Event, ReportRendered
+from carillon.contracts import BackupFailed, Event, ReportRendered, RunEnded
 from notifications.bodies import Clerk, as_subject, failure_letter
 from notifications.deliveries import Cause
 from notifications.post_office import PostOffice
@@ -51,6 +51,18 @@ async def post_backup_failure(event: BackupFailed, *, run: Run, office: PostOffi
     Safe to run twice: every attempt has the same webhook-id, and a row that was delivered is not sent again.
     """
     return announce(run, await office.post(failure_letter(event).subject, _payload(run, event), _cause(run)))
+
+
+@tasks.hears(RunEnded, timeout=WEBHOOK_TIMEOUT, retry=WEBHOOK)
+async def call_back(event: RunEnded, *, run: Run, office: PostOffice) -> dict[str, list[str]]:
+    """Tell whoever submitted a run, at the address given with it, how it ended.
+
+    Safe to run twice: the webhook-id comes from the ended run, and a row that was delivered is not sent again.
+    """
+    payload = payload_of(event.type, event.finished_at, event.model_dump(mode="json", exclude={"callback_url"}))
+    cause = Cause(f"{event.run_id}/end", event.type)
+    subject = as_subject(f"{event.task} {event.state}")
+    return announce(run, await office.call_back(event.callback_url, subject, payload, cause))
 
 
 def _cause(run: Run) -> Cause:

@@ -42,11 +42,11 @@ class NotificationsSettings(BaseSettings):
     #: How much may be attached to one mail, in bytes; many mail servers refuse 25 MB once it is encoded.
     attachments_max_bytes: int = Field(default=10_000_000, ge=0)
 
-    #: The receiver of webhooks; empty means none.
+    #: The receiver of reports and alerts; empty means none.
     webhook_url: SecretStr | None = None
-    #: `whsec_` and base64 of 24 to 64 random bytes, shared with the receiver.
+    #: `whsec_` and base64 of 24 to 64 random bytes, shared with that receiver and with who is called back.
     webhook_secret: SecretStr | None = None
-    #: Whether the receiver may be on a private or loopback address.
+    #: Whether a receiver may be on a private or loopback address.
     webhook_allow_private: bool = False
 
     #: How many messages one worker process sends at once; they mostly wait.
@@ -61,8 +61,8 @@ class NotificationsSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if (self.webhook_url is None) != (self.webhook_secret is None):
-            message = "webhooks are signed: set NOTIFICATIONS_WEBHOOK_URL and NOTIFICATIONS_WEBHOOK_SECRET together"
+        if self.webhook_url is not None and self.webhook_secret is None:
+            message = "webhooks are signed: with NOTIFICATIONS_WEBHOOK_URL, set NOTIFICATIONS_WEBHOOK_SECRET too"
             raise ValueError(message)
         if self.smtp_host and not {"sender", "recipients"} <= self.model_fields_set:
             message = "with NOTIFICATIONS_SMTP_HOST, set NOTIFICATIONS_SENDER and NOTIFICATIONS_RECIPIENTS too"

@@ -79,15 +79,45 @@ def signed_headers(secret: str, message_id: str, now: datetime, body: bytes) -> 
     }
 
 
-class Webhook:
-    """One receiver of webhooks."""
+class Poster:
+    """Signs bodies with one secret, and posts them to whichever receiver."""
 
-    def __init__(self, url: str, secret: str, transport: GuardedTransport) -> None:
-        self._url = checked_url(url)
+    def __init__(self, secret: str, transport: GuardedTransport) -> None:
         self._secret = checked_secret(secret)
         self._client = httpx2.AsyncClient(
             transport=transport, follow_redirects=False, trust_env=False, timeout=TOTAL_SECONDS
         )
+
+    async def post(self, url: httpx2.URL, body: bytes, delivery: UUID) -> None:
+        """Deliver the bytes; the delivery's id is the `webhook-id` of every attempt."""
+        headers = signed_headers(self._secret, f"msg_{delivery.hex}", datetime.now(UTC), body)
+        headers |= {"content-type": "application/json", "user-agent": "Carillon", "accept-encoding": "identity"}
+        try:
+            async with asyncio.timeout(TOTAL_SECONDS):
+                status, answer, wait = await self._exchange(url, body, headers)
+        except (httpx2.TransportError, TimeoutError) as error:
+            message = f"{shown(url)} gave no answer within {TOTAL_SECONDS:.0f} s: {error or type(error).__name__}"
+            raise WebhookUnavailableError(message) from error
+        _judge(shown(url), status, answer, wait)
+
+    async def _exchange(
+        self, url: httpx2.URL, body: bytes, headers: dict[str, str]
+    ) -> tuple[int, bytes, timedelta | None]:
+        async with self._client.stream("POST", url, content=body, headers=headers) as response:
+            wait = retry_after(response.headers.get("retry-after"), datetime.now(UTC))
+            return response.status_code, await _beginning(response), wait
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        await self._client.aclose()
+
+
+class Webhook:
+    """One receiver of webhooks."""
+
+    def __init__(self, url: str, poster: Poster) -> None:
+        self._url = checked_url(url)
+        self._poster = poster
 
     @property
     def destination(self) -> str:
@@ -96,24 +126,7 @@ class Webhook:
 
     async def post(self, body: bytes, delivery: UUID) -> None:
         """Deliver the bytes; the delivery's id is the `webhook-id` of every attempt."""
-        headers = signed_headers(self._secret, f"msg_{delivery.hex}", datetime.now(UTC), body)
-        headers |= {"content-type": "application/json", "user-agent": "Carillon", "accept-encoding": "identity"}
-        try:
-            async with asyncio.timeout(TOTAL_SECONDS):
-                status, answer, wait = await self._exchange(body, headers)
-        except (httpx2.TransportError, TimeoutError) as error:
-            message = f"{self.destination} gave no answer within {TOTAL_SECONDS:.0f} s: {error or type(error).__name__}"
-            raise WebhookUnavailableError(message) from error
-        _judge(self.destination, status, answer, wait)
-
-    async def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, timedelta | None]:
-        async with self._client.stream("POST", self._url, content=body, headers=headers) as response:
-            wait = retry_after(response.headers.get("retry-after"), datetime.now(UTC))
-            return response.status_code, await _beginning(response), wait
-
-    async def aclose(self) -> None:
-        """Close what is open."""
-        await self._client.aclose()
+        await self._poster.post(self._url, body, delivery)
 
 
 async def _beginning(response: httpx2.Response) -> bytes:

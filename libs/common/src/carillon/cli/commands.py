@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from carillon.cli import acting
+from carillon.cli.runs import runs
+
 # Each command imports its module when it is used: `carillon serve` need not load the doctor.
 app = typer.Typer(
     name="carillon",
@@ -79,6 +82,27 @@ def verify(
     from carillon.cli.audit import check  # noqa: PLC0415 - see above
 
     raise typer.Exit(check(noted))
+
+
+app.add_typer(runs, name="runs")
+app.add_typer(acting.dead_letters, name="dead-letters")
+for command in (acting.submit, acting.bulk, acting.pause, acting.resume, acting.holds):
+    app.command()(command)
+
+
+@app.command()
+def stats(
+    *,
+    since: Annotated[str | None, typer.Option(help="Ended at or after; a day ago if unsaid.")] = None,
+    until: Annotated[str | None, typer.Option(help="Ended before; now if unsaid. At most 31 days later.")] = None,
+    task: Annotated[str | None, typer.Option(help="The whole name of a task.")] = None,
+    domain: Annotated[str | None, typer.Option(help="The name of a domain.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object, with minutes or hours.")] = False,
+) -> None:
+    """Show how much ended, how long it took and waited, and how often it failed, by task."""
+    from carillon.cli.stats import Asked, show  # noqa: PLC0415 - see above
+
+    raise typer.Exit(show(Asked(since, until, task, domain), as_json=as_json))
 
 
 @app.command()

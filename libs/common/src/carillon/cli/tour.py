@@ -12,6 +12,7 @@ from rich.live import Live
 
 from carillon.cli.chain import Chain, Step
 from carillon.cli.exits import OK, in_one_sentence
+from carillon.cli.gateway import Gateway
 from carillon.cli.settings import CommandSettings
 from carillon.cli.tour_view import goodbye, picture
 from carillon.cli.web import Answer, ask
@@ -40,8 +41,7 @@ def run() -> int:
 
 
 async def _tour(settings: CommandSettings) -> int:
-    _check_address(settings.url)
-    key = _key(settings)
+    key = Gateway(settings).key
     console, began = _console(), time.monotonic()
     chain = Chain(settings.url, key, await _send(settings.url, key), BackupRequested.type)
     console.print(f"Sent the event [bold]{BackupRequested.type}[/bold] to {settings.url}. What it sets off:\n")
@@ -84,25 +84,6 @@ def _standstill(chain: Chain) -> str:
     if waiting is None:
         return "An event was not answered; `carillon doctor` says which service does not run."
     return f"{waiting.task} is still {waiting.state} after {QUIET_SECONDS:.0f} s; `carillon doctor` says why."
-
-
-def _check_address(url: str) -> None:
-    if not url.startswith(("http://", "https://")):
-        message = f"CARILLON_URL is {url!r}; it has to begin with http:// or https://."
-        raise ConfigurationError(message)
-
-
-def _key(settings: CommandSettings) -> str:
-    if settings.carillon_key is not None:
-        return settings.carillon_key.get_secret_value()
-    try:
-        return settings.key_file.read_text().strip()
-    except OSError as error:
-        message = (
-            f"There is no key in {settings.key_file} ({error.strerror}); start the platform with `make run` "
-            "in this folder, or set CARILLON_KEY and CARILLON_URL."
-        )
-        raise ConfigurationError(message) from error
 
 
 async def _send(url: str, key: str) -> str:

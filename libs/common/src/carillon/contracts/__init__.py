@@ -5,6 +5,7 @@ from carillon.contracts.backup import BackupCompleted, BackupFailed, BackupReque
 from carillon.contracts.event import Event
 from carillon.contracts.notifications import NotificationDelivered
 from carillon.contracts.reports import Artefact, ReportRendered
+from carillon.contracts.runs import RunEnded
 
 __all__ = [
     "Artefact",
@@ -17,4 +18,5 @@ __all__ = [
     "RollupRequested",
     "RollupRow",
     "RollupsComputed",
+    "RunEnded",
 ]

@@ -83,7 +83,7 @@ def _rare(run: NewRun) -> str | None:
     given: Mapping[str, UUID | datetime | str | Mapping[str, str | float] | None] = {
         "state": None if run.after is None else State.PENDING.value,
         "after": None if run.after is None else _after(run.after),
-        "unique_key": None if run.unique is None else run.unique.key,
+        "unique_key": None if run.unique is None else run.unique.key_for(run.args),
         "deadline_at": run.deadline_at,
         "callback_url": run.callback_url,
         "replay_of": run.replay_of,

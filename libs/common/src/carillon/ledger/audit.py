@@ -46,6 +46,7 @@ Action = Literal[
     "key.restored",
     "message.discarded",
     "message.redelivered",
+    "queue.limit_changed",
     "queue.paused",
     "queue.resumed",
     "run.cancelled",

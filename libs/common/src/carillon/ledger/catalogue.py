@@ -8,17 +8,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from carillon.ledger.audit import Actor, Entry, record
-from carillon.ledger.tables import domains, event_types, tasks
+from carillon.ledger.statements.limits import GATE_AGAIN, LOCK
+from carillon.ledger.tables import buckets, domains, event_types, tasks, turns
 
 log = structlog.get_logger(__name__)
 
 Row = Mapping[str, Any]
+
+_GATE_LOCK = LOCK.replace("pg_try_", "pg_").replace("$1", ":domain")
+_GATE_AGAIN = GATE_AGAIN.replace("$1", ":domain").replace("$2::text", "cast(:changed as text)")
 
 
 class Hearer(NamedTuple):
@@ -85,31 +89,42 @@ class Catalogue:
         declared: Sequence[Row],
         types: Sequence[Row],
         asyncapi: Mapping[str, Any],
+        *,
+        limit: int | None = None,
     ) -> None:
         """Enter what a domain's workers offer, and take out what they no longer do.
 
         A task keeps the moment of its first registration: events before it are not its to answer. Tasks that come and
-        go, and policies that change, are audited.
+        go, and policies and limits that change, are audited. `limit` is how many runs of the whole domain may be at its
+        workers; with one, runs of all its tasks wait until they are let in.
+
+        Where limits change, what was let in and has not started waits again and is let in by the new ones.
         """
         async with self._engine.begin() as connection:
+            # Locks the domain's row, so that nobody else registers meanwhile.
             await connection.execute(
                 insert(domains)
-                .values(name=domain, asyncapi=asyncapi)
-                .on_conflict_do_update(
-                    index_elements=["name"], set_={"asyncapi": asyncapi, "registered_at": func.now()}
-                )
+                .values(name=domain)
+                .on_conflict_do_update(index_elements=["name"], set_={"registered_at": func.now()})
             )
-            entries = await _changes(connection, domain, declared)
+            entries = await _changes(connection, domain, declared, limit)
+            await connection.execute(
+                update(domains).where(domains.c.name == domain).values(asyncapi=asyncapi, concurrency=limit)
+            )
             names = [row["name"] for row in declared]
             await connection.execute(delete(tasks).where(tasks.c.domain == domain, tasks.c.name.not_in(names)))
-            for row in declared:
+            for each in declared:
+                row = {**each, "limits": _limits(each, limit)}
                 statement = insert(tasks).values(domain=domain, **row)
                 await connection.execute(
                     statement.on_conflict_do_update(index_elements=["name"], set_={"domain": domain, **row})
                 )
-            for row in types:
-                statement = insert(event_types).values(**row)
-                await connection.execute(statement.on_conflict_do_update(index_elements=["type"], set_=dict(row)))
+            for contract in types:
+                statement = insert(event_types).values(**contract)
+                await connection.execute(statement.on_conflict_do_update(index_elements=["type"], set_=dict(contract)))
+            for entry in entries:
+                if _changes_limits(entry):
+                    await _begin_limits_anew(connection, domain, entry.subject)
             await record(connection, *entries)
         await self.refresh()
 
@@ -140,12 +155,36 @@ class Catalogue:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
 
 
-async def _changes(connection: AsyncConnection, domain: str, declared: Sequence[Row]) -> list[Entry]:
+def _limits(task: Row, of_domain: int | None) -> Row | None:
+    """What the ledger goes by when it accepts a run of the task: null says that nothing limits it."""
+    limits: Row | None = task["policy"].get("limits")
+    return {} if limits is None and of_domain is not None else limits
+
+
+def _changes_limits(entry: Entry) -> bool:
+    if entry.action == "task.policy_changed":
+        return bool(entry.details["before"].get("limits") != entry.details["after"].get("limits"))
+    return entry.action == "queue.limit_changed"
+
+
+async def _begin_limits_anew(connection: AsyncConnection, domain: str, changed: str) -> None:
+    """Let in by what is registered now: what was let in before and has not started, and as if nothing had yet."""
+    # Whoever lets in by the old ones has done so before.
+    await connection.execute(text(_GATE_LOCK), {"domain": domain})
+    await connection.execute(text(_GATE_AGAIN), {"domain": domain, "changed": changed})
+    for table in (turns, buckets):
+        await connection.execute(delete(table).where(table.c.task == changed))
+
+
+async def _changes(connection: AsyncConnection, domain: str, declared: Sequence[Row], limit: int | None) -> list[Entry]:
     """What registering these tasks changes. The domain's row is locked, so nobody else registers meanwhile."""
     query = select(tasks.c.name, tasks.c.policy).where(tasks.c.domain == domain)
     before: dict[str, Any] = {row.name: row.policy for row in await connection.execute(query)}
     after: dict[str, Any] = {row["name"]: row["policy"] for row in declared}
     actor, entries = Actor.process(domain), []
+    limited = (await connection.execute(select(domains.c.concurrency).where(domains.c.name == domain))).scalar_one()
+    if limited != limit:
+        entries.append(actor.did("queue.limit_changed", domain, before=limited, after=limit))
     for name in sorted(before.keys() | after.keys()):
         if name not in before:
             entries.append(actor.did("task.added", name, policy=after[name]))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
 
-from carillon.errors import InvalidArgumentsError
+from carillon.errors import InvalidArgumentsError, UniqueConflictError
 from carillon.ledger.followups import resolve
 from carillon.ledger.records import NewRun, Submitted, Unique
 from carillon.ledger.statements.rows import bury, taken_out
@@ -28,6 +28,8 @@ where unique_key = $2 and task = $1
        or created_at > now() - $4::interval)
 order by created_at desc limit 1
 """
+
+ACCEPTED = "select exists(select from carillon.causes where id = $1)"
 
 REPLACE = f"""
 with gone as (
@@ -58,12 +60,13 @@ class Conditions:
     async def submit(self, run: NewRun) -> Submitted:
         """Accept a run that is unique or comes after others; it waits in the ledger.
 
-        Raises what `Platform.submit` raises, and `InvalidArgumentsError` where `after` names a run that nobody knows.
+        Raises what `Platform.submit` raises, `UniqueConflictError` where a run is there that keeps this one out and
+        `on_conflict` is `reject`, and `InvalidArgumentsError` where `after` names a run that nobody knows.
         """
         replaced: Sequence[UUID] = ()
         async with self._ledger.transaction() as connection:
             if run.unique is not None:
-                await connection.execute(LOCK_KEY, run.task, run.unique.key)
+                await connection.execute(LOCK_KEY, run.task, run.unique.key_for(run.args))
                 keeper = await self._keeper(connection, run, run.unique)
                 if keeper is not None:
                     gone = await self._replace(connection, run, keeper)
@@ -84,14 +87,21 @@ class Conditions:
         return outcome
 
     async def _keeper(self, connection: Connection, run: NewRun, unique: Unique) -> asyncpg.Record | None:
-        found = await connection.fetchrow(KEEPER, run.task, unique.key, unique.until == "ended", unique.window)
-        return None if found is None or found["id"] == run.id else found
+        """The run that keeps this one out, if there is one; a submit that is sent again is not kept out."""
+        key, until_ended = unique.key_for(run.args), unique.until == "ended"
+        found = await connection.fetchrow(KEEPER, run.task, key, until_ended, unique.window)
+        if found is None or found["id"] == run.id:
+            return None
+        if run.idempotency_key is not None and await connection.fetchval(ACCEPTED, run.id):
+            return None
+        return found
 
     async def _replace(self, connection: Connection, run: NewRun, keeper: asyncpg.Record) -> Sequence[asyncpg.Record]:
         """The run that had to make room; nothing when the keeper stays."""
-        if run.unique is None or not run.unique.replace:
-            return []
-        return await connection.fetch(REPLACE, keeper["id"], str(run.id))
+        conflict = "keep" if run.unique is None else run.unique.on_conflict
+        if conflict == "reject":
+            raise kept_out(run, dict(keeper))
+        return await connection.fetch(REPLACE, keeper["id"], str(run.id)) if conflict == "replace" else []
 
     async def _need(self, connection: Connection, run: NewRun, needed: Sequence[UUID]) -> None:
         wanted = sorted(set(needed))
@@ -102,3 +112,9 @@ class Conditions:
             raise InvalidArgumentsError(message)
         await connection.execute(NEED, run.id, list(outcomes), list(outcomes.values()))
         await resolve(connection, [run.id])
+
+
+def kept_out(run: NewRun, keeper: Mapping[str, Any]) -> UniqueConflictError:
+    """The error of a run that another, by its id and state, keeps out."""
+    message = f"the run {keeper['id']} of {run.task}, which is {keeper['state']}, has the same unique key"
+    return UniqueConflictError(message, run=keeper["id"])

@@ -24,13 +24,26 @@ UNSETTLED = """
     r.state = 'failed' and r.settled_at is null and r.ended_on < 'infinity'
     and not exists (select 1 from carillon.runs p where p.replay_of = r.id and p.state <> 'cancelled')
 """
+#: The group of those whose error has no fingerprint: their worker died, and nobody was there to describe it.
+NONE = "none"
+#: The condition for the failed runs of a group; None is any task.
+OF_GROUP = f"""
+    (r.error->>'fingerprint' = $1 or $1 = '{NONE}' and r.error->>'fingerprint' is null)
+    and ($2::text is null or r.task = $2) and {UNSETTLED}
+"""
 RUN_GROUPS = f"""
-select coalesce(r.error->>'fingerprint', '') as fingerprint, r.domain, r.task, min(r.error->>'type') as type,
+select coalesce(r.error->>'fingerprint', '{NONE}') as fingerprint, r.domain, r.task, min(r.error->>'type') as type,
        (array_agg(r.error->>'message' order by r.finished_at desc))[1] as message, count(*) as count,
        min(r.finished_at) as first_at, max(r.finished_at) as last_at,
        (array_agg(r.id order by r.finished_at desc))[1:5] as sample
 from carillon.runs r where {UNSETTLED} and ($1::text is null or r.domain = $1)
 group by 1, 2, 3 order by last_at desc limit $2
+"""
+#: Arguments beyond 8 KB are left out of lists.
+RUNS = f"""
+select r.id, r.task, r.domain, r.state, r.attempt, r.labels, r.actor, r.created_at, r.started_at, r.finished_at,
+       case when octet_length(r.args::text) <= 8192 then r.args end as args, r.error
+from carillon.runs r where {OF_GROUP} order by r.created_at desc limit $3
 """
 MESSAGE_GROUPS = """
 select fingerprint, domain, queue, min(reason) as message, count(*) as count, min(received_at) as first_at,
@@ -93,6 +106,10 @@ class DeadLetters:
         """Groups of unreadable messages, the newest first."""
         rows = await self._ledger.pool.fetch(MESSAGE_GROUPS, domain, min(limit, MOST_ROWS))
         return [MessageGroup(**row) for row in map(dict, rows)]
+
+    async def runs_of(self, fingerprint: str, task: str | None = None, limit: int = 50) -> list[asyncpg.Record]:
+        """The failed runs of one group, the newest first; arguments beyond 8 KB are left out."""
+        return await self._ledger.pool.fetch(RUNS, fingerprint, task, min(limit, MOST_ROWS))
 
     async def of_group(self, fingerprint: str, limit: int = 50) -> list[asyncpg.Record]:
         """The messages of one group, the newest first, with body (bytes) and headers."""

@@ -6,19 +6,19 @@ which is taken away in the transaction of what follows.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import asyncpg
-
-from carillon.ledger.statements.rows import bury, taken_out
+from carillon.ledger.statements.rows import bury, taken_out, wake
 
 if TYPE_CHECKING:
     from carillon.ledger.ledger import Connection, Ledger
 
+Row = Mapping[str, Any]
+
 #: Writes, in the transaction, what calls back for these ended runs; returns what is to be done after the commit.
-CallBack = Callable[[Sequence[asyncpg.Record], "Connection"], Awaitable[Callable[[], Awaitable[None]]]]
+CallBack = Callable[[Sequence[Row], "Connection | None"], Awaitable[Callable[[], Awaitable[None]]]]
 
 TAKE = """
 update carillon.runs set awaited = false where id = any($1::uuid[]) and ended_on < 'infinity' and awaited
@@ -42,13 +42,13 @@ select r.id, r.after, count(*) as needs, count(n.outcome) as ended,
 from carillon.runs_live r join carillon.needs n on n.run_id = r.id
 where r.id = any($1::uuid[]) and r.state = 'pending' group by r.id, r.after
 """
-LET_GO = """
+LET_GO = f"""
 with free as (
     update carillon.runs_live
     set state = 'queued', run_at = greatest(run_at, now() + make_interval(secs => (after->>'delay_seconds')::float8))
-    where id = any($1::uuid[]) and state = 'pending' returning domain
+    where id = any($1::uuid[]) and state = 'pending' returning domain, run_at, dispatched_at, gated
 )
-select pg_notify('carillon_runs', domain) from free group by domain
+{wake("free")}
 """
 LET_DOWN = f"""
 with down as (select * from unnest($1::uuid[], $2::text[]) as d(id, bad)),
@@ -71,7 +71,7 @@ class Followups:
 
     def __init__(self, ledger: Ledger, call_back: CallBack) -> None:
         self._ledger = ledger
-        self._call_back = call_back
+        self.call_back = call_back
 
     async def follow(self, ended: Sequence[UUID]) -> None:
         """Follow up ended runs, and those that end because of it."""
@@ -80,8 +80,8 @@ class Followups:
                 taken = await connection.fetch(TAKE, list(ended))
                 freed = await connection.fetch(TELL_NEEDS, [r["id"] for r in taken], [r["state"] for r in taken])
                 next_ = await resolve(connection, [row["run_id"] for row in freed])
-                called = [row for row in taken if row["callback_url"] is not None]
-                afterwards = await self._call_back(called, connection) if called else None
+                called = [dict(row) for row in taken if row["callback_url"] is not None]
+                afterwards = await self.call_back(called, connection) if called else None
             if afterwards is not None:
                 await afterwards()
             ended = next_
@@ -101,10 +101,10 @@ async def resolve(connection: Connection, pending: Sequence[UUID]) -> list[UUID]
     go: list[UUID] = []
     down: list[tuple[UUID, str]] = []
     for row in await connection.fetch(PENDING, list(pending)):
-        verdict = _verdict(row)
-        if verdict:
+        goes = verdict(dict(row))
+        if goes:
             go.append(row["id"])
-        elif verdict is False:
+        elif goes is False:
             down.append((row["id"], row["first_bad"]))
     if go:
         await connection.execute(LET_GO, go)
@@ -114,8 +114,11 @@ async def resolve(connection: Connection, pending: Sequence[UUID]) -> list[UUID]
     return [row["id"] for row in gone if row["awaited"]]
 
 
-def _verdict(row: asyncpg.Record) -> bool | None:
-    """Whether a pending run may go: yes, never, or not yet (None)."""
+def verdict(row: Row) -> bool | None:
+    """Whether a pending run may go: yes, never, or not yet (None).
+
+    Of the row: its condition `after`, and of how many `needs` how many have `ended`, and how many of these `good`.
+    """
     when, otherwise = row["after"]["when"], row["after"]["otherwise"]
     bad = row["ended"] - row["good"]
     all_ended = row["ended"] == row["needs"]

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Select, Table, and_, func, literal_column, or_, select, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from carillon.ledger.tables import attempts, dead_letters, events, runs, workers
+from carillon.ledger.changes import CONCERNING, Change, changes
+from carillon.ledger.pages import MOST_ROWS, PROGRESS, SUMMARY, Row, page
+from carillon.ledger.search import Cursor, Search
+from carillon.ledger.statistics import Statistics, Window, statistics
+from carillon.ledger.tables import attempts, audit, dead_letters, events, needs, runs, workers
 
-Row = Mapping[str, Any]
-
-#: What a list shows of a run; arguments, result and error are in its details.
-SUMMARY = (
-    "id", "domain", "task", "state", "labels", "priority", "attempt", "run_at", "created_at", "started_at",
-    "finished_at", "event_id", "parent_id", "actor",
-)  # fmt: skip
-#: No page is larger.
-MOST_ROWS = 500
+__all__ = ["MOST_ROWS", "SUMMARY", "Change", "Cursor", "EventCount", "History", "Row", "RunCount", "Search"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +41,6 @@ class EventCount:
     count: int
 
 
-class Cursor(NamedTuple):
-    """Where the next page begins: after this row."""
-
-    created_at: datetime
-    id: UUID
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
-    """Which runs; every part that is set must hold."""
-
-    states: Sequence[str] = ()
-    domain: str | None = None
-    task: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    #: Newest first, after this row.
-    after: Cursor | None = None
-    limit: int = 50
-
-
 class History:
     """Questions to the ledger. Each is one short read."""
 
@@ -80,7 +55,32 @@ class History:
         """The ended attempts of a run, first to last. The one that ended the run is told by the run's own row."""
         query = select(attempts).where(attempts.c.run_id == id).order_by(attempts.c.attempt)
         found, run = await self._all(query), await self.run(id)
-        return found if run is None else [*found, *_last_attempt(run)]
+        return found if run is None else [*found, *last_attempt(run)]
+
+    async def changes(self, id: UUID) -> list[Change]:  # noqa: A002
+        """Everything that happened to a run, first to last; nothing for a run that nobody knows.
+
+        Of what operators did, of events said and of replays, the newest 500 each.
+        """
+        run = await self.run(id)
+        if run is None:
+            return []
+        meanwhile = and_(
+            audit.c.subject.in_((run["task"], run["domain"])),
+            audit.c.at.between(run["created_at"], func.coalesce(run["finished_at"], func.now())),
+        )
+        entries = (
+            select(audit)
+            .where(audit.c.action.in_(CONCERNING), or_(audit.c.subject == str(id), meanwhile))
+            .order_by(audit.c.seq.desc())
+        )
+        return changes(
+            run,
+            await self.attempts(id),
+            await self._all(entries.limit(MOST_ROWS)),
+            await self.said_by(id),
+            await self.replays_of(id),
+        )
 
     async def event(self, id: UUID) -> Row | None:  # noqa: A002
         """One event by the ledger's id."""
@@ -96,13 +96,29 @@ class History:
         """The runs that answer an event."""
         return await self._all(_summary().where(runs.c.event_id == event).limit(MOST_ROWS))
 
+    async def children(self, run: UUID) -> list[Row]:
+        """The runs that a run submitted, the first ones."""
+        query = _summary().where(runs.c.parent_id == run).order_by(runs.c.created_at, runs.c.id)
+        return await self._all(query.limit(MOST_ROWS))
+
+    async def replays_of(self, run: UUID) -> list[Row]:
+        """The runs that repeat a run, oldest first."""
+        query = _summary().where(runs.c.replay_of == run).order_by(runs.c.created_at)
+        return await self._all(query.limit(MOST_ROWS))
+
+    async def needs_of(self, run: UUID) -> list[Row]:
+        """The runs that a run waits or waited for, with how they ended; those that are still awaited come first."""
+        query = select(needs.c.on_id.label("id"), runs.c.task, runs.c.state, needs.c.outcome)
+        joined = query.outerjoin(runs, runs.c.id == needs.c.on_id).where(needs.c.run_id == run)
+        return await self._all(joined.order_by(needs.c.outcome.is_not(None), needs.c.on_id).limit(MOST_ROWS))
+
     async def search(self, search: Search) -> list[Row]:
-        """One page of runs, newest first."""
-        query = _summary().where(*_conditions(search))
-        if search.after is not None:
-            query = query.where(tuple_(runs.c.created_at, runs.c.id) < tuple_(*search.after))
-        query = query.order_by(runs.c.created_at.desc(), runs.c.id.desc())
-        return await self._all(query.limit(min(search.limit, MOST_ROWS)))
+        """One page of runs, newest first. Raises `SearchTooWideError` when it takes longer than two seconds."""
+        return await page(self._engine, search)
+
+    async def statistics(self, window: Window) -> Statistics:
+        """What ended in a window, and what lives now; see `carillon.ledger.statistics`."""
+        return await statistics(self._engine, window)
 
     async def recent_events(self, limit: int = 50) -> list[Row]:
         """The newest events."""
@@ -124,6 +140,11 @@ class History:
         query = select(workers, silence).where(workers.c.stopped_at.is_(None), fresh)
         return await self._all(query.order_by(workers.c.domain, workers.c.started_at).limit(MOST_ROWS))
 
+    async def worker_names(self, ids: Collection[UUID]) -> dict[UUID, str]:
+        """Host and process of workers, retired or not; one that is forgotten is left out."""
+        query = select(workers.c.id, workers.c.host, workers.c.pid).where(workers.c.id.in_(ids))
+        return {row["id"]: f"{row['host']}, process {row['pid']}" for row in (await self._all(query) if ids else [])}
+
     async def dead_letters(self, limit: int = 50) -> list[Row]:
         """The newest messages that nobody could read."""
         query = select(dead_letters).order_by(dead_letters.c.received_at.desc())
@@ -136,6 +157,7 @@ class History:
         query = (
             select(bucket, runs.c.task, runs.c.state, func.count(), seconds)
             .where(runs.c.finished_at >= since, runs.c.finished_at < until)
+            .where(runs.c.ended_on.between(since.astimezone(UTC).date(), until.astimezone(UTC).date()))
             .group_by(bucket, runs.c.task, runs.c.state)
         )
         async with self._engine.connect() as connection:
@@ -161,7 +183,7 @@ class History:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
 
 
-def _last_attempt(run: Row) -> list[Row]:
+def last_attempt(run: Row) -> list[Row]:
     """The attempt that ended a run; there is none when the run lives, or ended while it waited."""
     if run["finished_at"] is None or run["worker_id"] is None or run["started_at"] is None:
         return []
@@ -173,24 +195,8 @@ def _last_attempt(run: Row) -> list[Row]:
 
 def _summary() -> Select[Any]:
     error = runs.c.error["message"].astext.label("error")
-    return select(*(runs.c[name] for name in SUMMARY), error)
-
-
-def _conditions(search: Search) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = []
-    if search.states:
-        found.append(runs.c.state.in_(search.states))
-    if search.domain is not None:
-        found.append(runs.c.domain == search.domain)
-    if search.task is not None:
-        found.append(runs.c.task == search.task)
-    if search.since is not None:
-        found.append(runs.c.created_at >= search.since)
-    if search.until is not None:
-        found.append(runs.c.created_at < search.until)
-    if search.labels:
-        found.append(and_(runs.c.labels.contains(dict(search.labels))))
-    return found
+    progress = literal_column(PROGRESS.format("carillon.runs"), JSONB).label("progress")
+    return select(*(runs.c[name] for name in SUMMARY), error, progress)
 
 
 def _hour(table: Table, column: str) -> ColumnElement[datetime]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
 
 import asyncpg
@@ -17,11 +17,12 @@ import orjson
 
 from carillon.errors import IdempotencyConflictError, PlatformUnavailableError
 from carillon.ledger import days
+from carillon.ledger.admission import Admission
 from carillon.ledger.arrays import end_arrays, event_arrays, retry_arrays, run_arrays
 from carillon.ledger.conditions import Conditions
 from carillon.ledger.dead_letters import DeadLetters
 from carillon.ledger.followups import CallBack, Followups
-from carillon.ledger.group_commit import SERVER_AWAY, GroupCommit
+from carillon.ledger.group_commit import LINGER_SECONDS, SERVER_AWAY, GroupCommit
 from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun, Submitted, cause_of
 from carillon.ledger.replays import Replays
 from carillon.ledger.selections import FORGET, Selections
@@ -38,10 +39,15 @@ STATEMENT_DEADLINE_SECONDS = 10
 
 
 class End(NamedTuple):
-    """Whether an end applied, because the attempt still was the current one, and whether somebody awaits it."""
+    """What came of an end.
+
+    Whether it applied, because the attempt still was the current one; whether somebody awaits it; and whether limits
+    count the run, so that another may be let in.
+    """
 
     applied: bool
     awaited: bool = False
+    limited: bool = False
 
 
 class Ended(NamedTuple):
@@ -81,17 +87,19 @@ class Ledger:
         carries_events: bool,
         call_back: CallBack | None = None,
         connections: int = 4,
+        linger: float = LINGER_SECONDS,
     ) -> None:
         self._dsn = dsn
         self._name = name
         self.carries_events = carries_events
         self._connections = connections
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self.submit = GroupCommit(self._submit)
-        self.finish = GroupCommit(self._finish)
-        self.start = GroupCommit(self._start)
-        self.progress = GroupCommit(self._progress)
-        self.mark_published = GroupCommit(self._mark_published)
+        self.submit = GroupCommit(self._submit, linger=linger)
+        self.finish = GroupCommit(self._finish, linger=linger)
+        self.start = GroupCommit(self._start, linger=linger)
+        self.progress = GroupCommit(self._progress, linger=linger)
+        self.mark_published = GroupCommit(self._mark_published, linger=linger)
+        self.admission = Admission(self)
         self.conditions = Conditions(self)
         self.followups = Followups(self, call_back or _nobody_to_call)
         self.steering = Steering(self)
@@ -155,7 +163,7 @@ class Ledger:
         arrays = run_arrays([run for run, _ in batch], dispatched=[given for _, given in batch])
         accepted = {row["id"]: row["given"] for row in await connection.fetch(accept.SUBMIT, *arrays)}
         met = [run for run, _ in batch if run.id not in accepted]
-        same = await _same_work(met, connection) if met else {}
+        same = await self.same_work(met, connection) if met else {}
         outcomes: list[Submitted | Exception] = []
         for run, _ in batch:
             if run.id in accepted:
@@ -168,6 +176,19 @@ class Ledger:
                 message = f"{run.idempotency_key!r} was used before for {run.task} with other arguments; use a new key"
                 outcomes.append(IdempotencyConflictError(message))
         return outcomes
+
+    async def same_work(
+        self, met: Sequence[NewRun], connection: Connection | asyncpg.Pool[asyncpg.Record] | None = None
+    ) -> dict[UUID, bool]:
+        """Of runs whose id was accepted before: whether it was the same task with the same arguments."""
+        ids, tasks, args = [r.id for r in met], [r.task for r in met], [r.args for r in met]
+        rows = await (connection or self.pool).fetch(accept.SAME_WORK, ids, tasks, args)
+        return {row["id"]: row["same"] for row in rows}
+
+    async def outcome(self, run: UUID) -> Mapping[str, Any] | None:
+        """State, result, error, labels and seconds of execution of a run; None for an unknown one."""
+        row = await self.pool.fetchrow(execute.OUTCOME, run)
+        return None if row is None else dict(row)
 
     async def _start(self, batch: Sequence[tuple[UUID, int, UUID]]) -> Sequence[bool]:
         """Start attempts (run, attempt, worker): whether each is this worker's to execute."""
@@ -188,9 +209,9 @@ class Ledger:
         if missed:
             # A row that somebody changed while the statement looked at it may have slipped between its parts.
             ended |= await self._end(worker, missed)
-        return [End(applied=finish.id in ended, awaited=ended.get(finish.id, False)) for finish in ends]
+        return [ended.get(finish.id, End(applied=False)) for finish in ends]
 
-    async def _end(self, worker: UUID, ends: Sequence[Finish]) -> dict[UUID, bool]:
+    async def _end(self, worker: UUID, ends: Sequence[Finish]) -> dict[UUID, End]:
         statement, arrays = execute.FINISH, end_arrays(ends)
         if any(f.events or not f.state.is_terminal for f in ends):
             said = [event for f in ends for event in f.events]
@@ -199,7 +220,8 @@ class Ledger:
             arrays += [
                 *retry_arrays(ends), *event_arrays(said, published=self.carries_events), *run_arrays(answers)
             ]  # fmt: skip
-        return {row["id"]: row["awaited"] for row in await self.pool.fetch(statement, worker, *arrays)}
+        rows = await self.pool.fetch(statement, worker, *arrays)
+        return {row["id"]: End(applied=True, awaited=row["awaited"], limited=row["limited"]) for row in rows}
 
     async def _progress(self, batch: Sequence[tuple[UUID, UUID, int, str]]) -> Sequence[None]:
         """Write how far attempts are (worker, run, attempt, JSON)."""
@@ -268,6 +290,16 @@ class Ledger:
         async with self.pool.acquire(timeout=5) as connection:
             return await days.make(connection)
 
+    async def index_days(self) -> list[str]:
+        """Index the days that are over, on a connection of its own, because it may take minutes."""
+        connection = await asyncpg.connect(
+            self._dsn, timeout=5, server_settings={"application_name": f"carillon {self._name} indexing"}
+        )
+        try:
+            return await days.index(connection)
+        finally:
+            await connection.close(timeout=5)
+
     async def forget(self, age: timedelta) -> int:
         """Drop the days that ended this long ago, and up to 5,000 events and causes that are as old.
 
@@ -280,9 +312,9 @@ class Ledger:
         causes = await self.pool.fetch(sweep.FORGET_CAUSES, age)
         return len(dropped) + len(events) + len(causes)
 
-    async def unheard(self, domain: str, age: timedelta) -> list[asyncpg.Record]:
-        """Events at least that old without the run of a task of this domain that hears them."""
-        return await self.pool.fetch(sweep.UNHEARD, domain, age)
+    async def unheard(self, domain: str, age: timedelta, oldest: timedelta) -> list[dict[str, Any]]:
+        """At most 500 events of between these ages without the run of a task of this domain that hears them."""
+        return [dict(row) for row in await self.pool.fetch(sweep.UNHEARD, domain, age, oldest)]
 
     async def unpublished(self, age: timedelta, room: int) -> list[NewEvent]:
         """Events at least that old that the transport did not take."""
@@ -311,11 +343,6 @@ class Ledger:
     async def _ids(self, statement: str, *arguments: object, connection: Connection | None = None) -> set[UUID]:
         rows = await (connection or self.pool).fetch(statement, *arguments)
         return {row["id"] for row in rows}
-
-
-async def _same_work(met: Sequence[NewRun], connection: Connection | asyncpg.Pool[asyncpg.Record]) -> dict[UUID, bool]:
-    rows = await connection.fetch(accept.SAME_WORK, [r.id for r in met], [r.task for r in met], [r.args for r in met])
-    return {row["id"]: row["same"] for row in rows}
 
 
 def _delivery(row: asyncpg.Record, kind: type[Delivery] = Delivery) -> Delivery:

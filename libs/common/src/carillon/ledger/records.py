@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
-from typing import Annotated, Any, Literal
+from hashlib import sha256
+from typing import Annotated, Any, Literal, Protocol, Self, TypedDict, Unpack
 from uuid import UUID
 
+import orjson
 from pydantic import Field
 
 from carillon.errors import InvalidArgumentsError
@@ -53,24 +55,45 @@ MOST_NEEDS = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unique:
-    """One run at a time, or one in a while, for a key.
+    """One run of a task at a time, or one in a while, for a key; without a key, for the same arguments.
 
     `until` says for how long a run keeps others with its key out: while it waits (`started`), or until it has ended
-    (`ended`). `window` keeps them out for that long after it was accepted, whatever became of it. What is kept out
-    becomes no run of its own: the submit answers with the run that is there. `replace` instead lets the new run take
-    the place of one that still waits; one that executes already stays, and keeps it out.
+    (`ended`). `window` keeps them out for that long after it was accepted, whatever became of it; it does not reach
+    further than ended runs are kept. What is kept out becomes no run of its own: with `on_conflict="keep"` the submit
+    answers with the run that is there, and with `"reject"` it raises `UniqueConflictError`. `"replace"` lets the new
+    run take the place of one that still waits; one that executes already stays, and keeps it out.
     """
 
-    key: str
+    key: str | None = None
     until: Literal["started", "ended"] = "ended"
     window: timedelta | None = None
-    replace: bool = False
+    on_conflict: Literal["keep", "replace", "reject"] = "keep"
 
     def __post_init__(self) -> None:
         """Refuse a key that could not be kept."""
-        if not 1 <= len(self.key) <= MOST_KEY:
+        if self.key is not None and not 1 <= len(self.key) <= MOST_KEY:
             message = f"a unique key has 1 to {MOST_KEY} characters, this one has {len(self.key)}"
             raise InvalidArgumentsError(message)
+
+    def key_for(self, args: str) -> str:
+        """The key of a run with these arguments, which are the JSON text of an object."""
+        if self.key is not None:
+            return self.key
+        return f"args {sha256(orjson.dumps(orjson.loads(args), option=orjson.OPT_SORT_KEYS)).hexdigest()}"
+
+
+class SubmittedTask(Protocol):
+    """What `kiq` gives back."""
+
+    task_id: str
+
+
+class AfterPolicy(TypedDict, total=False):
+    """When a run that waits for others goes on."""
+
+    when: Literal["succeeded", "ended", "any"]
+    otherwise: Literal["cancel", "run"]
+    delay: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +110,11 @@ class After:
     otherwise: Literal["cancel", "run"] = "cancel"
     #: How long it still waits once it may go.
     delay: timedelta = timedelta(0)
+
+    @classmethod
+    def of(cls, *tasks: SubmittedTask, **policy: Unpack[AfterPolicy]) -> Self:
+        """After what `kiq` gave back: `After.of(first, second, when="ended")`."""
+        return cls(runs=[UUID(task.task_id) for task in tasks], **policy)
 
     def __post_init__(self) -> None:
         """Refuse what nobody could wait for."""

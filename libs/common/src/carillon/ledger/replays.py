@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-import asyncpg
 import orjson
 
+from carillon import clock
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import derived_id
 from carillon.ledger.audit import Actor, record
@@ -34,6 +35,10 @@ where id = any($1::uuid[]) and ended_on < 'infinity' and state = 'failed' and se
 REPLAYABLE = frozenset({"failed", "cancelled", "partial"})
 
 
+#: A run as it was read.
+Row = Mapping[str, Any]
+
+
 class Pace(NamedTuple):
     """How the runs of a group start: so many each second, once the one that went ahead has completed."""
 
@@ -47,8 +52,34 @@ class Pace(NamedTuple):
         """What the run of this number (1 is the first) waits for, and not before when it starts."""
         delay = timedelta(seconds=(self.earlier + number) / self.per_second)
         if self.canary is None:
-            return None, datetime.now(UTC) + delay
+            return None, clock.now() + delay
         return After(runs=[self.canary], delay=delay), None
+
+
+def checked(run: UUID, original: Row | None) -> Row:
+    """The run that is to be repeated; raises `InvalidArgumentsError` when it cannot be."""
+    if original is None or original["state"] not in REPLAYABLE:
+        state = "has not ended, or nobody knows it" if original is None else f"ended {original['state']}"
+        message = f"the run {run} {state}; only what failed, was cancelled or is partial can be run again"
+        raise InvalidArgumentsError(message)
+    return original
+
+
+def repetition(original: Row, number: int, actor: Actor, args: Mapping[str, Any] | None) -> NewRun:
+    """The run that repeats this one, after so many that did before."""
+    return NewRun(
+        id=derived_id("replay", str(original["id"]), str(number)),
+        domain=original["domain"],
+        task=original["task"],
+        args=orjson.dumps(original["args"] if args is None else args).decode(),
+        labels=original["labels"],
+        priority=original["priority"],
+        event_id=original["event_id"],
+        cause=cause_of(original["cause"]),
+        callback_url=original["callback_url"],
+        replay_of=original["id"],
+        actor=actor.name,
+    )
 
 
 class Replays:
@@ -73,19 +104,15 @@ class Replays:
                 await record(connection, entry)
         return submitted
 
-    async def _original(self, connection: Connection, run: UUID) -> asyncpg.Record:
+    async def _original(self, connection: Connection, run: UUID) -> Row:
         original = await connection.fetchrow(ORIGINALS, [run])
-        if original is None or original["state"] not in REPLAYABLE:
-            state = "has not ended, or nobody knows it" if original is None else f"ended {original['state']}"
-            message = f"the run {run} {state}; only what failed, was cancelled or is partial can be run again"
-            raise InvalidArgumentsError(message)
-        return original
+        return checked(run, None if original is None else dict(original))
 
     async def replay_all(
         self, connection: Connection, runs: Sequence[UUID], actor: Actor, pace: Pace | None = None
     ) -> list[Submitted]:
         """Run several again, in a transaction of the caller's, which also records it; what cannot be is left out."""
-        originals = {row["id"]: row for row in await connection.fetch(ORIGINALS, list(runs))}
+        originals = {row["id"]: dict(row) for row in await connection.fetch(ORIGINALS, list(runs))}
         found = [originals[run] for run in runs if run in originals and originals[run]["state"] in REPLAYABLE]
         submitted = []
         for number, original in enumerate(found, start=1):
@@ -96,7 +123,7 @@ class Replays:
     async def _submit(
         self,
         connection: Connection,
-        original: asyncpg.Record,
+        original: Row,
         actor: Actor,
         args: Mapping[str, Any] | None,
         after: After | None = None,
@@ -107,21 +134,7 @@ class Replays:
         for replay in earlier:
             if replay["state"] not in REPLAYABLE:
                 return Submitted(replay["id"], created=False)
-        run = NewRun(
-            id=derived_id("replay", str(original["id"]), str(len(earlier))),
-            domain=original["domain"],
-            task=original["task"],
-            args=orjson.dumps(original["args"] if args is None else args).decode(),
-            labels=original["labels"],
-            priority=original["priority"],
-            event_id=original["event_id"],
-            cause=cause_of(original["cause"]),
-            callback_url=original["callback_url"],
-            replay_of=original["id"],
-            after=after,
-            run_at=run_at,
-            actor=actor.name,
-        )
+        run = replace(repetition(original, len(earlier), actor, args), after=after, run_at=run_at)
         return await self._ledger.conditions.accept(run, connection)
 
     async def settle(self, runs: Sequence[UUID], actor: Actor, reason: str | None = None) -> int:

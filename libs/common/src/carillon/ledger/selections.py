@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
+import asyncpg
 import orjson
 
 from carillon.errors import InvalidArgumentsError
@@ -28,9 +29,13 @@ Act = Literal["cancel", "replay", "settle", "delete"]
 #: No selection is larger, and none is valid for longer.
 MOST_RUNS = 1_000_000
 VALID = timedelta(minutes=15)
-#: Runs acted upon in one transaction.
+#: Runs acted upon in one transaction, which has to be over before whoever waits for it gives up. A replay is a submit
+#: for each run; the rest is a statement for all of them.
 CHUNK = 500
+REPLAY_CHUNK = 100
 SAMPLE = 10
+#: Longer filters are not repeated in the audit trail.
+MOST_TOLD_BYTES = 4_000
 
 #: What an act can do something to; the rest of what was asked for is not selected.
 FITTING: Mapping[Act, str] = {
@@ -56,7 +61,7 @@ select r.id, r.task, r.state, r.created_at, r.finished_at, r.error->>'message' a
 from carillon.selected s join carillon.runs r on r.id = s.run_id where s.selection_id = $1 limit $2
 """
 TAKE = """
-select id, action, actor, count, begun_at from carillon.selections
+select id, action, actor, filters, count, begun_at, canary from carillon.selections
 where id = $1 and (begun_at is not null or made_at > now() - $2::interval) for update
 """
 BEGIN = "update carillon.selections set begun_at = now() where id = $1"
@@ -65,7 +70,6 @@ delete from carillon.selected where ctid = any(array(
     select ctid from carillon.selected where selection_id = $1 order by run_id limit $2
 )) returning run_id
 """
-CANARY = "select canary from carillon.selections where id = $1"
 SET_CANARY = "update carillon.selections set canary = $2 where id = $1"
 REMAINING = "select count(*) from carillon.selected where selection_id = $1"
 DELETE = """
@@ -95,6 +99,20 @@ class Progress(NamedTuple):
 
     done: int
     remaining: int
+    #: What is done, and of how many runs in all.
+    action: Act
+    selected: int
+    #: Of a replay: the run that goes ahead of the others.
+    canary: UUID | None = None
+
+
+class _Rate(NamedTuple):
+    """How a replay of many starts: so many each second, after how many that an earlier call made."""
+
+    per_second: float
+    earlier: int
+    #: Whether one goes ahead of the others.
+    ahead: bool
 
 
 class Selections:
@@ -126,12 +144,19 @@ class Selections:
         return Selection(selection, action, count, sample)
 
     async def act(
-        self, selection: UUID, actor: Actor, reason: str | None = None, *, per_second: float = 50.0
+        self,
+        selection: UUID,
+        actor: Actor,
+        reason: str | None = None,
+        *,
+        per_second: float = 50.0,
+        canary: bool = True,
     ) -> Progress:
-        """Act upon the next 500 runs of a selection. Call again until nothing remains.
+        """Act upon the next 500 runs of a selection, of a replay the next 100. Call again until nothing remains.
 
-        A replay lets one run go ahead; the others wait for it to complete, and then start at `per_second`. Raises
-        `InvalidArgumentsError` for a selection that is unknown, was made for somebody else, or is 15 minutes old.
+        A replay lets one run go ahead; the others wait for it to complete, and then start at `per_second`. Without
+        `canary` they start at that rate from now on. Raises `InvalidArgumentsError` for a selection that is unknown,
+        was made for somebody else, or is 15 minutes old.
         """
         async with self._ledger.transaction() as connection:
             found = await connection.fetchrow(TAKE, selection, VALID)
@@ -141,42 +166,46 @@ class Selections:
             action: Act = found["action"]
             if found["begun_at"] is None:
                 await connection.execute(BEGIN, selection)
-                entry = actor.did(_DONE[action], str(selection), reason, runs=found["count"])
+                entry = actor.did(
+                    _DONE[action], str(selection), reason, runs=found["count"], filters=_told(found["filters"])
+                )
                 await record(connection, entry)
             before = await connection.fetchval(REMAINING, selection)
-            chosen = [row["run_id"] for row in await connection.fetch(NEXT, selection, CHUNK)]
-            pace = (per_second, found["count"] - before)
-            awaited = await self._apply(connection, selection, action, chosen, actor, pace)
+            most = REPLAY_CHUNK if action == "replay" else CHUNK
+            chosen = [row["run_id"] for row in await connection.fetch(NEXT, selection, most)]
+            awaited: Sequence[UUID] = ()
+            ahead = found["canary"]
+            if action == "replay":
+                rate = _Rate(per_second, found["count"] - before, canary)
+                ahead = await self._replay(connection, found, chosen, actor, rate)
+            else:
+                awaited = await _apply(connection, action, chosen, actor)
         await self._ledger.followups.follow(awaited)
-        return Progress(found["count"] - before + len(chosen), before - len(chosen))
-
-    async def _apply(
-        self,
-        connection: Connection,
-        selection: UUID,
-        action: Act,
-        runs: Sequence[UUID],
-        actor: Actor,
-        pace: tuple[float, int],
-    ) -> Sequence[UUID]:
-        if action == "cancel":
-            return (await cancel_all(connection, runs, actor, None))[1]
-        if action == "delete":
-            await connection.fetch(DELETE, list(runs))
-        elif action == "settle":
-            await connection.fetch(SETTLE, list(runs))
-        else:
-            await self._replay(connection, selection, runs, actor, *pace)
-        return []
+        return Progress(found["count"] - before + len(chosen), before - len(chosen), action, found["count"], ahead)
 
     async def _replay(
-        self, connection: Connection, selection: UUID, runs: Sequence[UUID], actor: Actor, per_second: float, first: int
-    ) -> None:
-        canary = await connection.fetchval(CANARY, selection)
+        self, connection: Connection, selection: asyncpg.Record, runs: Sequence[UUID], actor: Actor, rate: _Rate
+    ) -> UUID | None:
+        """Run the next of a selection again; returns the run that goes ahead."""
+        canary: UUID | None = selection["canary"]
         left = list(runs)
-        while canary is None and left:
+        while rate.ahead and canary is None and left:
             ahead = await self._ledger.replays.replay_all(connection, [left.pop(0)], actor)
             canary = ahead[0].id if ahead else None
-            await connection.execute(SET_CANARY, selection, canary)
-        pace = Pace(canary, per_second, first)
+            await connection.execute(SET_CANARY, selection["id"], canary)
+        pace = Pace(canary, rate.per_second, rate.earlier)
         await self._ledger.replays.replay_all(connection, left, actor, pace)
+        return canary
+
+
+async def _apply(connection: Connection, action: Act, runs: Sequence[UUID], actor: Actor) -> Sequence[UUID]:
+    """Cancel, settle or delete these runs; returns those that ended and are awaited."""
+    if action == "cancel":
+        return (await cancel_all(connection, runs, actor, None))[1]
+    await connection.fetch(DELETE if action == "delete" else SETTLE, list(runs))
+    return []
+
+
+def _told(filters: Mapping[str, Any]) -> object:
+    """The filters as the audit trail keeps them, which has a bound."""
+    return filters if len(orjson.dumps(filters)) <= MOST_TOLD_BYTES else "too long to be kept"

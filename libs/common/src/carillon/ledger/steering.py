@@ -14,7 +14,7 @@ import orjson
 from carillon.errors import InvalidArgumentsError
 from carillon.ledger.audit import Actor, record
 from carillon.ledger.followups import resolve
-from carillon.ledger.statements.rows import bury, taken_out
+from carillon.ledger.statements.rows import bury, taken_out, wake
 
 if TYPE_CHECKING:
     from carillon.ledger.ledger import Connection, Ledger
@@ -31,11 +31,13 @@ with recursive family as (
 )
 select r.id, r.state from carillon.runs_live r join family f on f.id = r.id order by r.id for update of r
 """
+#: Of a run that had a slot somebody else may have it.
+TELL_GATE = "case when gate is not null and not gated then pg_notify('carillon_runs', domain || ' gate') end"
 CANCEL_WAITING = f"""
 with gone as (
     delete from carillon.runs_live r where r.id = any($1::uuid[]) and {WAITING} returning {taken_out()}
 ), kept as ({bury("gone", state="'cancelled'", error="$2::text::jsonb")})
-select id, awaited from gone
+select id, awaited, {TELL_GATE} from gone
 """
 #: The payload of the notification is a worker's id: each hears only what is for it.
 ASK_RUNNING = """
@@ -51,31 +53,36 @@ select id, cancel->>'message' as reason from carillon.runs_live
 where id = any($1::uuid[]) and state = 'running' and cancel is not null
 """
 
-PAUSE = """
+PAUSE = f"""
 update carillon.runs_live set state = 'paused', dispatched_at = null
-where id = $1 and state in ('pending', 'queued', 'retrying') returning id
+where id = $1 and state in ('pending', 'queued', 'retrying') returning id, {TELL_GATE}
 """
-RESUME = """
+#: It gave its slot away, and has to be let in again.
+RESUME = f"""
 with freed as (
-    update carillon.runs_live set run_at = greatest(run_at, now()),
+    update carillon.runs_live set run_at = greatest(run_at, now()), gated = gate is not null,
         state = case when after is not null then 'pending' when attempt > 1 then 'retrying' else 'queued' end
-    where id = $1 and state = 'paused' returning id, domain
-)
-select id, pg_notify('carillon_runs', domain) from freed
+    where id = $1 and state = 'paused' returning id, domain, run_at, dispatched_at, gated
+), woken as ({wake("freed")})
+select id from freed cross join (select count(*) from woken) as w
 """
 STATE = "select state from carillon.runs where id = $1"
 
 KNOWN = "select exists(select from carillon.tasks where domain = $1 or name = $1)"
 HOLD = "insert into carillon.holds (name, actor, reason) values ($1, $2, $3) on conflict do nothing returning name"
 RELEASE = "delete from carillon.holds where name = $1 returning name"
-#: What was delivered while nothing might start waits in the ledger again.
+#: What was delivered while nothing might start waits in the ledger again. What somebody else writes at this moment is
+#: not waited for, which could end in a deadlock; the sweeper sends it again.
 LET_GO = """
-with freed as (
-    update carillon.runs_live set dispatched_at = null
+with waiting as (
+    select id from carillon.runs_live
     where domain = split_part($1, '.', 1) and (domain = $1 or task = $1) and priority between 0 and 3
       and state in ('queued', 'retrying') and dispatched_at is not null
+    for update skip locked
+), freed as (
+    update carillon.runs_live r set dispatched_at = null from waiting w where r.id = w.id
 )
-select pg_notify('carillon_runs', split_part($1, '.', 1))
+select pg_notify('carillon_runs', split_part($1, '.', 1) || door) from unnest(array['', ' gate']) as d(door)
 """
 HOLDS = "select name, actor, reason, since from carillon.holds order by name"
 
@@ -150,11 +157,10 @@ class Steering:
         """
         async with self._ledger.transaction() as connection:
             if not await connection.fetchval(KNOWN, name):
-                message = f"no domain and no task is called {name!r}; `carillon doctor` lists the services there are"
-                raise InvalidArgumentsError(message)
+                raise InvalidArgumentsError(unknown_name(name))
             paused = await connection.fetchval(HOLD, name, actor.name, reason) is not None
             if paused:
-                await record(connection, actor.did(_word(name, "paused"), name, reason))
+                await record(connection, actor.did(word(name, "paused"), name, reason))
         return paused
 
     async def resume(self, name: str, actor: Actor, reason: str | None = None) -> bool:
@@ -163,7 +169,7 @@ class Steering:
             resumed = await connection.fetchval(RELEASE, name) is not None
             if resumed:
                 await connection.execute(LET_GO, name)
-                await record(connection, actor.did(_word(name, "resumed"), name, reason))
+                await record(connection, actor.did(word(name, "resumed"), name, reason))
         return resumed
 
     async def holds(self) -> list[Hold]:
@@ -176,8 +182,7 @@ async def cancel_all(
 ) -> tuple[Cancelled, list[UUID]]:
     """Cancel runs with all that they submitted; also returns those that ended and are awaited."""
     family = await connection.fetch(FAMILY, list(runs))
-    message = f"cancelled by {actor.name}{f': {reason}' if reason else ''}"
-    told = orjson.dumps({"type": "Cancelled", "message": message, "by": actor.name}).decode()
+    told = orjson.dumps(cancellation(actor, reason)).decode()
     waiting = [row["id"] for row in family if row["state"] != "running"]
     running = [row["id"] for row in family if row["state"] == "running"]
     gone = await connection.fetch(CANCEL_WAITING, waiting, told) if waiting else []
@@ -186,9 +191,21 @@ async def cancel_all(
     return Cancelled(len(gone), len(running)), [row["id"] for row in gone if row["awaited"]]
 
 
-def _word(
+def cancellation(actor: Actor, reason: str | None) -> dict[str, str]:
+    """The error of a run that somebody cancelled."""
+    message = f"cancelled by {actor.name}{f': {reason}' if reason else ''}"
+    return {"type": "Cancelled", "message": message, "by": actor.name}
+
+
+def unknown_name(name: str) -> str:
+    """The sentence about a name that no domain and no task has."""
+    return f"no domain and no task is called {name!r}; `carillon doctor` lists the services there are"
+
+
+def word(
     name: str, done: Literal["paused", "resumed"]
 ) -> Literal["queue.paused", "queue.resumed", "task.paused", "task.resumed"]:
+    """The action of the audit trail."""
     if "." in name:
         return "task.paused" if done == "paused" else "task.resumed"
     return "queue.paused" if done == "paused" else "queue.resumed"

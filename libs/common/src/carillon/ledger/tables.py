@@ -220,14 +220,36 @@ tasks = Table(
     Column("doc", Text, nullable=False),
     Column("schema", JSONB, nullable=False),
     Column("policy", JSONB, nullable=False),
-    # How many of its runs may execute at once, and how often one may start; null for no limit.
-    Column("limits", JSONB),
+    # How many of its runs may execute at once, and how often one may start (`carillon.limits`); empty where only its
+    # domain has a limit, and null for none.
+    Column("limits", JSONB(none_as_null=True)),
     # The type of the event that it answers, if it is an event handler.
     Column("hears", Text),
     Column("says", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
     # Whether `kick` on its domain without a task's name means this one.
     Column("is_default", Boolean, nullable=False, server_default=text("false")),
     _when("registered_at", nullable=False),
+)
+
+# Of a task with limits: the key that was served last, and when its bucket of starts is full again. Both are written by
+# whoever lets runs in, under the lock of the domain (`carillon.ledger.statements.limits`).
+turns = Table(
+    "turns",
+    metadata,
+    Column("task", Text, primary_key=True),
+    Column("last_gate", Text),
+    _when("served_at"),
+    _when("full_at"),
+)
+
+# The same bucket for each key; a key without a row has a full one.
+buckets = Table(
+    "buckets",
+    metadata,
+    Column("task", Text, primary_key=True),
+    Column("gate", Text, primary_key=True),
+    Column("full_at", DateTime(timezone=True), nullable=False),
+    Index("ix_buckets_full", "task", "full_at"),
 )
 
 event_types = Table(

@@ -33,6 +33,11 @@ class Wakeups:
             self._listener = asyncio.create_task(self._listen_forever(), name="wake-ups")
         return self._woken[domain]
 
+    def tell(self, name: str) -> None:
+        """Set the event of whoever subscribed to this in this process; nobody else hears of it."""
+        if name in self._woken:
+            self._woken[name].set()
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -12,6 +12,18 @@ from carillon.telemetry.metrics import Metrics
 STATUS = {"completed": "success"}
 
 
+class _Executing:
+    """How many attempts of a task execute. A gauge takes a lock for every change; this is read when somebody looks."""
+
+    __slots__ = ("here",)
+
+    def __init__(self) -> None:
+        self.here = 0
+
+    def number(self) -> float:
+        return self.here
+
+
 class MetricsMiddleware(TaskiqMiddleware):
     """Keeps the children of the labelled instruments, because looking one up costs more than counting with it."""
 
@@ -19,6 +31,7 @@ class MetricsMiddleware(TaskiqMiddleware):
         super().__init__()
         self._metrics = metrics
         self._children: dict[tuple[str, str], Any] = {}
+        self._executing: dict[str, _Executing] = {}
 
     def post_send(self, message: TaskiqMessage) -> None:
         """Count a submit."""
@@ -26,13 +39,13 @@ class MetricsMiddleware(TaskiqMiddleware):
 
     def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         """Count a start."""
-        self._child("active", self._known(message)).inc()
+        self._active(self._known(message)).here += 1
         return message
 
     def post_execute(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         """Count how long it took."""
         name = self._known(message)
-        self._child("active", name).dec()
+        self._active(name).here -= 1
         self._child("seconds", name).observe(result.execution_time)
 
     def post_save(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:  # noqa: ARG002
@@ -47,6 +60,13 @@ class MetricsMiddleware(TaskiqMiddleware):
     @staticmethod
     def _known(message: TaskiqMessage) -> str:
         return message.task_name if message.execution.task is not None else "unknown"  # type: ignore[attr-defined]
+
+    def _active(self, name: str) -> _Executing:
+        executing = self._executing.get(name)
+        if executing is None:
+            executing = self._executing[name] = _Executing()
+            self._metrics.active.labels(name).set_function(executing.number)
+        return executing
 
     def _child(self, instrument: str, name: str) -> Any:
         key = (instrument, name)

@@ -37,17 +37,18 @@ def verdict_of(execution: Execution, error: BaseException) -> Verdict:
     delay = task.retry.for_error(error).delay(execution.counted_attempt)
     if delay is None:
         return FAILED
-    named = _retry_after(error)
+    named = retry_after(error)
     return Verdict(State.RETRYING, "retried", task.budget.reserve(delay if named is None else named))
 
 
-def _retry_after(error: BaseException) -> timedelta | None:
+def retry_after(error: BaseException) -> timedelta | None:
     """The delay that an error names in `retry_after`, a timedelta or a number of seconds; None where it does not.
 
     Any error may have one: many HTTP and queue clients keep there what the other side asked for.
     """
     try:
-        named = getattr(error, "retry_after", None)
+        # Its own first: of one that comes from a child process, no code of its class is to be executed.
+        named = vars(error).get("retry_after") or getattr(error, "retry_after", None)
     except Exception:  # noqa: BLE001 - an error's own property may fail, and must not decide
         return None
     if isinstance(named, int | float) and math.isfinite(named):

@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
 
-from carillon.telemetry.traces import context_of, traceparent_of
+from carillon.telemetry.traces import context_of, is_left_out, traceparent_of
 
 #: The label that carries the W3C traceparent from submit to worker.
 LABEL = "traceparent"
@@ -35,6 +35,9 @@ class TracingMiddleware(TaskiqMiddleware):
         """Begin the attempt's span and make it current."""
         execution = message.execution  # type: ignore[attr-defined]
         parent = context_of(execution.delivery.traceparent)
+        if parent is not None and is_left_out(parent, message.task_name, SpanKind.CONSUMER):
+            otel_context.attach(parent)
+            return message
         span = self._tracer.start_span(message.task_name, context=parent, kind=SpanKind.CONSUMER)
         if span.is_recording():
             span.set_attribute("messaging.system", "carillon")

@@ -8,11 +8,11 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from carillon import clock
 from carillon.run import current_run
 
 #: Lines and characters kept of an attempt, and characters of one line.
@@ -63,7 +63,7 @@ class Excerpt:
         """Keep one line, and of a long one its beginning."""
         told = [f"{name}={_value(name, value)}" for name, value in (facts or {}).items() if name not in _KNOWN]
         line = redacted(" ".join([text, *told])[:LOOKED_AT])[:MOST_LINE].replace("\n", " | ")
-        self.append(f"{datetime.now(UTC):%H:%M:%S.%f}"[:-3] + f" {level:<7} {line}")
+        self.append(f"{clock.now():%H:%M:%S.%f}"[:-3] + f" {level:<7} {line}")
 
     def append(self, line: str) -> None:
         """Keep a line as it is."""

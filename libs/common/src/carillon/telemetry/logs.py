@@ -13,6 +13,7 @@ from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from carillon.run import attempted_run
 from carillon.telemetry.excerpt import ExcerptHandler
 
 #: Libraries whose chatter says nothing that Carillon does not say itself.
@@ -27,6 +28,7 @@ def configure_logs(service: str, *, style: Literal["json", "console"] | None, le
     people = sys.stdout.isatty() if style is None else style == "console"
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _attempt,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _named(service),
@@ -62,6 +64,14 @@ def _named(service: str) -> Processor:
         return event
 
     return add
+
+
+def _attempt(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    run = attempted_run.get()
+    if run is not None:
+        for name, value in (("run", str(run.id)), ("task", run.task), ("attempt", run.attempt)):
+            event.setdefault(name, value)
+    return event
 
 
 def _trace_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

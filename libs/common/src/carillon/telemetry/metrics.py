@@ -56,7 +56,7 @@ class Metrics:
         )
         self.swept = Counter(
             "carillon_sweeper_runs",
-            "How many runs the sweeper moved: due, overdue, expired, rescued or unheard.",
+            "How many runs were moved: due, overdue, admitted, expired, rescued or unheard.",
             ["reason"],
             registry=self.registry,
         )
@@ -64,6 +64,11 @@ class Metrics:
             "carillon_hook_failures",
             "How many middleware hooks raised, and were contained.",
             ["middleware", "hook"],
+            registry=self.registry,
+        )
+        self.gated = Gauge(
+            "carillon_runs_gated",
+            "How many runs of this domain wait for limits; no more than 10,000 are counted.",
             registry=self.registry,
         )
         self.waiting = Gauge(

@@ -10,8 +10,8 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, TraceFlags
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
 #: https://www.w3.org/TR/trace-context/: later versions may append to it, and version ff is none.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
@@ -62,3 +62,15 @@ def context_of(traceparent: str | None) -> Context | None:
     trace_id, span_id, flags = parts.groups()
     parent = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
     return trace.set_span_in_context(NonRecordingSpan(parent), Context())
+
+
+def is_left_out(parent: Context, name: str, kind: SpanKind) -> bool:
+    """Whether no span below this one would be recorded, so that none has to be made: what follows has its trace anyway.
+
+    A span that is not recorded costs more than a tenth of what else Carillon does for a run.
+    """
+    above = trace.get_current_span(parent).get_span_context()
+    sampler = getattr(trace.get_tracer_provider(), "sampler", None)
+    if above.trace_flags.sampled or sampler is None:
+        return False
+    return sampler.should_sample(parent, above.trace_id, name, kind).decision is Decision.DROP

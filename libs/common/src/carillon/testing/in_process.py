@@ -1,4 +1,4 @@
-"""Running a domain's tasks in the test's own process, without any server."""
+"""Running single attempts of a domain's tasks in the test's own process, without a worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from carillon.worker.execution import result_json
 
 
 class InProcess:
-    """Executes tasks as a worker would: arguments validated, resources injected, events said only on success."""
+    """Executes attempts as a worker would: arguments validated, resources injected, events said only on success.
+
+    For tests that want what one attempt raises, or the same run twice; `Rehearsal` runs a domain whole.
+    """
 
     def __init__(self, tasks: Tasks, resources: Mapping[type, object]) -> None:
         tasks.check(resources)

@@ -1,14 +1,16 @@
-"""Running a service in the test's own event loop, against real servers."""
+"""Running a service in the test's own event loop, on a platform that is open: real, or in memory."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from carillon.platform import Platform
 from carillon.service import Service
 from carillon.testing.eventually import eventually
+from carillon.testing.memory import MemoryPlatform
 
 
 @asynccontextmanager
@@ -22,6 +24,8 @@ async def running(service: Service, platform: Platform) -> AsyncIterator[asyncio
             await process
         return any(row["id"] not in before for row in await platform.history.live_workers())
 
+    if isinstance(platform, MemoryPlatform):
+        service = replace(service, opens=platform.beside)
     process = asyncio.create_task(service.run(stop), name=f"service {service.name}")
     try:
         await eventually(has_enrolled)

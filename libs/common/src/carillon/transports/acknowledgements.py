@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.abc import AbstractChannel
 
 
 class Acknowledgements:
@@ -21,16 +21,18 @@ class Acknowledgements:
         self._flush: asyncio.Task[None] | None = None
         self._due = False
 
-    def take(self, message: DeliveredMessage) -> None:
+    def take(self, channel: AbstractChannel, tag: int) -> None:
         """Remember a delivery, in the order of arrival."""
-        if message.delivery_tag is not None:
-            self._taken.setdefault(message.channel, {})[message.delivery_tag] = False
+        tags = self._taken.get(channel)
+        if tags is None:
+            tags = self._taken[channel] = {}
+        tags[tag] = False
 
-    def done(self, message: DeliveredMessage) -> None:
+    def done(self, channel: AbstractChannel, tag: int) -> None:
         """Acknowledge a delivery, together with the others that end in this turn of the event loop."""
-        tags = self._taken.get(message.channel, {})
-        if message.delivery_tag in tags:
-            tags[message.delivery_tag] = True
+        tags = self._taken.get(channel, {})
+        if tag in tags:
+            tags[tag] = True
         self._due = True
         if self._flush is None or self._flush.done():
             self._flush = asyncio.create_task(self._send_due(), name="acknowledgements")

@@ -28,6 +28,20 @@ Bury = Callable[[str, str, bytes, dict[str, Any]], Awaitable[None]]
 Hear = Callable[[Envelope], Awaitable[None]]
 
 
+#: Pause when what is due may not be taken: it is held, or expired, or there is no room for it.
+REFUSED_SECONDS = 0.2
+#: No pause is shorter, for the clocks of two machines are not the same.
+SHORTEST_SECONDS = 0.005
+
+
+def pause_until(due: float, looked: float) -> float:
+    """How long to rest when the next run is due in so many seconds, negative ones too, after a look of so many seconds.
+
+    What became due during the look is taken at once by the next; what was due before, and was not taken, may not be.
+    """
+    return max(due, SHORTEST_SECONDS) if due > -looked else REFUSED_SECONDS
+
+
 class Consumer(Protocol):
     """Something that takes from a transport."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Self
@@ -17,7 +18,7 @@ from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.ledger import Ledger
 from carillon.ledger.records import Delivery, Priority
 from carillon.ledger.wakeups import Wakeups
-from carillon.transports.port import PATIENT_EVERY, Consumer, Execute, Hear
+from carillon.transports.port import PATIENT_EVERY, Consumer, Execute, Hear, pause_until
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +38,10 @@ class PostgresTransport:
     name = "postgres"
     is_ledger = True
 
-    def __init__(self, ledger: Ledger, wakeups: Wakeups) -> None:
+    def __init__(self, ledger: Ledger, wakeups: Wakeups, *, poll: float = POLL_SECONDS) -> None:
         self._ledger = ledger
         self._wakeups = wakeups
+        self._poll = poll
 
     async def __aenter__(self) -> Self:
         """Nothing to connect: the ledger is open."""
@@ -63,7 +65,7 @@ class PostgresTransport:
 
     async def consume(self, domain: str, worker: UUID, concurrency: int, execute: Execute) -> Consumer:
         """Claim runs whenever there is a free slot."""
-        return _Claims(self._ledger, self._wakeups, domain, worker, concurrency, execute)
+        return _Claims(self._ledger, self._wakeups, domain, worker, concurrency, execute, self._poll)
 
     async def hear(self, domain: str, contracts: Sequence[type[Event]], hear: Hear) -> Consumer:  # noqa: ARG002
         """Nothing to hear: see `publish`."""
@@ -90,9 +92,17 @@ class _Claims:
     """Claims runs of one domain for one worker, as many as it has free slots."""
 
     def __init__(
-        self, ledger: Ledger, wakeups: Wakeups, domain: str, worker: UUID, concurrency: int, execute: Execute
+        self,
+        ledger: Ledger,
+        wakeups: Wakeups,
+        domain: str,
+        worker: UUID,
+        concurrency: int,
+        execute: Execute,
+        poll: float,
     ) -> None:
         self._ledger = ledger
+        self._poll = poll
         self._domain = domain
         self._worker = worker
         self._slots = concurrency
@@ -112,8 +122,9 @@ class _Claims:
             # Cleared before the claim: what is submitted during it wakes us once more.
             self._woken.clear()
             try:
+                began = time.monotonic()
                 taken = await self._claim()
-                pause = 0.0 if taken else await self._until_due()
+                pause = 0.0 if taken else await self._until_due(began)
             except SERVER_AWAY as error:
                 log.warning("claim failed", domain=self._domain, error=str(error) or repr(error))
                 pause = AWAY_SECONDS
@@ -153,6 +164,6 @@ class _Claims:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _until_due(self) -> float:
+    async def _until_due(self, began: float) -> float:
         due = await self._ledger.next_due(self._domain)
-        return POLL_SECONDS if due is None else min(max(due, 0.005), POLL_SECONDS)
+        return self._poll if due is None else min(pause_until(due, time.monotonic() - began), self._poll)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from carillon.contracts import Event
 from carillon.errors import PlatformUnavailableError
 from carillon.ledger.records import Delivery, Priority
 from carillon.transports.port import CONTENT_TYPE, Bury, Consumer, Execute, Hear
+from carillon.transports.rabbitmq_deliveries import TakingConnection
 from carillon.transports.rabbitmq_events import RabbitEvents
 from carillon.transports.rabbitmq_publishing import JSON, Publisher
 from carillon.transports.rabbitmq_runs import CONNECT_SECONDS, QUEUE, RunConsumer, queue_name
@@ -28,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 PUBLISH_SECONDS = 5
 HEARTBEAT_SECONDS = 30
+
+Connection = TypeVar("Connection", bound=aio_pika.RobustConnection)
 
 
 class RabbitTransport:
@@ -42,7 +45,7 @@ class RabbitTransport:
         self._name = name
         self._bury = bury
         self._giving: AbstractRobustConnection | None = None
-        self._taking: AbstractRobustConnection | None = None
+        self._taking: TakingConnection | None = None
         self._channel: AbstractRobustChannel | None = None
         self._declared: set[str] = set()
         self._consumers: dict[str, RunConsumer] = {}
@@ -54,7 +57,7 @@ class RabbitTransport:
         """Connect for giving; raises `PlatformUnavailableError` saying what to check."""
         try:
             async with asyncio.timeout(2 * CONNECT_SECONDS):
-                self._giving = await self._connect("gives")
+                self._giving = await self._connect("gives", aio_pika.RobustConnection)
                 self._channel = await self._giving.channel(publisher_confirms=True, on_return_raises=True)
                 await self._events.connect()
         except Exception as error:
@@ -107,7 +110,7 @@ class RabbitTransport:
     async def consume(self, domain: str, worker: UUID, concurrency: int, execute: Execute) -> Consumer:  # noqa: ARG002
         """Take runs of every priority, each with a prefetch of `concurrency`."""
         if self._taking is None:
-            self._taking = await asyncio.wait_for(self._connect("takes"), CONNECT_SECONDS)
+            self._taking = await asyncio.wait_for(self._connect("takes", TakingConnection), CONNECT_SECONDS)
         queues = {priority: queue_name(self._prefix, domain, priority) for priority in Priority}
         consumer = RunConsumer(self._taking, queues, concurrency, execute, self._bury)
         await consumer.start()
@@ -150,9 +153,10 @@ class RabbitTransport:
             raise ConnectionError("RabbitMQ is not connected")
         return self._channel
 
-    async def _connect(self, purpose: str) -> AbstractRobustConnection:
+    async def _connect(self, purpose: str, kind: type[Connection]) -> Connection:
         return await aio_pika.connect_robust(
             self._url,
+            connection_class=kind,
             timeout=CONNECT_SECONDS,
             reconnect_interval=1,
             client_properties={"connection_name": f"carillon {self._name} {purpose}"},

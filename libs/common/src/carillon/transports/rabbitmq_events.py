@@ -40,6 +40,8 @@ PUBLISH_SECONDS = 5
 CONNECT_SECONDS = 5
 #: How long to leave the ledger alone after it did not answer.
 AWAY_SECONDS = 0.5
+#: A binding that somebody removed is there again after this time.
+BINDING_SECONDS = 10.0
 
 
 def queue_of(prefix: str, domain: str, first: type[Event]) -> RabbitQueue:
@@ -134,10 +136,10 @@ class RabbitEvents:
         self._hearers.append(broker)
         subscribe(broker, queue, contracts, hear)
         await asyncio.wait_for(broker.start(), 2 * CONNECT_SECONDS)
-        declared = await broker.declare_queue(queue)
-        for contract in contracts:
-            await declared.bind(EXCHANGE.name, routing_key=contract.type, timeout=CONNECT_SECONDS)
-        return cast("Consumer", broker)
+        hearing = _Hearing(broker, queue, [contract.type for contract in contracts])
+        await hearing.bind()
+        hearing.begin()
+        return hearing
 
     def _broker(self, *middlewares: Any) -> RabbitBroker:
         return RabbitBroker(
@@ -161,6 +163,42 @@ class RabbitEvents:
             persist=True,
             mandatory=False,
         )
+
+
+class _Hearing:
+    """Hears until it is stopped, and binds its queue again and again: a binding that is gone says nothing of itself."""
+
+    def __init__(self, broker: RabbitBroker, queue: RabbitQueue, types: Sequence[str]) -> None:
+        self._broker = broker
+        self._queue = queue
+        self._types = types
+        self._binding: asyncio.Task[None] | None = None
+
+    async def bind(self) -> None:
+        """Have the exchange bring what the domain hears; a binding that is there stays as it is."""
+        declared = await self._broker.declare_queue(self._queue)
+        for type_ in self._types:
+            await declared.bind(EXCHANGE.name, routing_key=type_, timeout=CONNECT_SECONDS)
+
+    def begin(self) -> None:
+        """Bind from now on."""
+        self._binding = asyncio.create_task(self._bind_forever(), name=f"bindings of {self._queue.name}")
+
+    async def stop(self) -> None:
+        """Stop hearing; what is in hand is settled first."""
+        if self._binding is not None:
+            self._binding.cancel()
+            await asyncio.wait({self._binding})
+        await self._broker.stop()
+
+    async def _bind_forever(self) -> None:
+        while True:
+            await asyncio.sleep(BINDING_SECONDS)
+            try:
+                async with asyncio.timeout(2 * CONNECT_SECONDS):
+                    await self.bind()
+            except Exception as error:  # noqa: BLE001 - whatever the broker's state raises, the next time may be better
+                log.info("events not bound again", queue=self._queue.name, error=repr(error))
 
 
 class _Settle(BaseMiddleware):

@@ -10,14 +10,15 @@ from functools import partial
 from typing import Any
 
 import structlog
-from aio_pika.abc import AbstractRobustConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import AMQPError
 
+from carillon.ids import new_id
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.records import Priority
 from carillon.transports.acknowledgements import Acknowledgements
 from carillon.transports.port import Bury, Execute
+from carillon.transports.rabbitmq_deliveries import Delivered, Take, TakingConnection
 from carillon.transports.slots import Slots
 from carillon.transports.wire import decode
 
@@ -46,14 +47,13 @@ class RunConsumer:
     Each queue has a prefetch of its own, as large, so that what is urgent is at hand when a slot is free, however much
     of the rest waits. What is at hand and gets no slot for long is sent again by the sweeper, to whoever is free.
 
-    It consumes on aiormq's channel, below aio-pika's messages and consumers, for two reasons: what executes has a task
-    of its own, so that a connection that is lost does not cancel it; and a message object for each run would cost a
-    tenth of all that a run costs.
+    It consumes on aiormq's channel, below aio-pika's messages and consumers, so that what executes has a task of its
+    own, and a connection that is lost does not cancel it; and it takes the deliveries before aiormq reads them.
     """
 
     def __init__(
         self,
-        connection: AbstractRobustConnection,
+        connection: TakingConnection,
         queues: Mapping[Priority, str],
         concurrency: int,
         execute: Execute,
@@ -114,12 +114,15 @@ class RunConsumer:
             channel.closing.add_done_callback(self._lose)
             channel.on_consumer_cancel_callbacks.add(self._lose)
             await channel.basic_qos(prefetch_count=self._concurrency)
+            for tag in self._tags:
+                self._connection.deliveries.takers.pop(tag.encode(), None)
             self._tags = []
             for priority, queue in self._queues.items():
                 await channel.queue_declare(queue, durable=True, arguments=QUEUE)
-                consumer = await channel.basic_consume(queue, partial(self._take, priority))
-                if consumer.consumer_tag is not None:
-                    self._tags.append(consumer.consumer_tag)
+                tag = f"carillon.{new_id()}"
+                take = self._connection.deliveries.takers[tag.encode()] = partial(self._take, channel, priority)
+                self._tags.append(tag)
+                await channel.basic_consume(queue, partial(_take_read, take), consumer_tag=tag)
 
     def doubt(self) -> None:
         """Begin again if nothing has arrived for a while: what lies in the queues, or was sent anew, is not brought.
@@ -176,42 +179,47 @@ class RunConsumer:
             return False
         return True
 
-    async def _take(self, priority: Priority, message: DeliveredMessage) -> None:
+    def _take(self, channel: AbstractChannel, priority: Priority, delivered: Delivered) -> None:
         self._arrived_at = time.monotonic()
-        self._acknowledgements.take(message)
-        task = asyncio.get_running_loop().create_task(self._settle(priority, message))
+        self._acknowledgements.take(channel, delivered.tag)
+        task = asyncio.get_running_loop().create_task(self._settle(channel, priority, delivered))
         self._taken.add(task)
         task.add_done_callback(self._taken.discard)
 
-    async def _settle(self, priority: Priority, message: DeliveredMessage) -> None:
+    async def _settle(self, channel: AbstractChannel, priority: Priority, delivered: Delivered) -> None:
         await self._slots.take(priority)
         try:
             if not self._stopped:
-                await self._deliver(priority, message)
+                await self._deliver(channel, priority, delivered)
         finally:
             self._slots.give_back()
 
-    async def _deliver(self, priority: Priority, message: DeliveredMessage) -> None:
+    async def _deliver(self, channel: AbstractChannel, priority: Priority, delivered: Delivered) -> None:
         async def acknowledge() -> None:
-            self._acknowledgements.done(message)
+            self._acknowledgements.done(channel, delivered.tag)
 
         try:
-            delivery = decode(message.body)
+            delivery = decode(delivered.body)
         except ValueError as error:
             reason = f"not a run that Carillon can read: {error}"
-            await self._bury_unreadable(self._queues[priority], message, reason)
+            await self._bury_unreadable(self._queues[priority], delivered, reason)
             await acknowledge()
         else:
             await self._execute(delivery, acknowledge)
 
-    async def _bury_unreadable(self, queue: str, message: DeliveredMessage, reason: str) -> None:
-        headers = {name: str(value) for name, value in (message.header.properties.headers or {}).items()}
+    async def _bury_unreadable(self, queue: str, delivered: Delivered, reason: str) -> None:
+        headers = {name: str(value) for name, value in delivered.headers.items()}
         while True:
             try:
-                await self._bury(queue, reason, message.body, headers)
+                await self._bury(queue, reason, delivered.body, headers)
             except SERVER_AWAY as error:
                 log.warning("unreadable message waits for the ledger", error=repr(error))
                 await asyncio.sleep(AWAY_SECONDS)
             else:
                 log.warning("message buried", queue=queue, reason=reason[:500])
                 return
+
+
+async def _take_read(take: Take, message: DeliveredMessage) -> None:
+    """Take what aiormq has read all the same."""
+    take(Delivered.of(message))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,20 +13,21 @@ from taskiq import AckableMessage, AsyncBroker, BrokerMessage, TaskiqMessage, Ta
 from taskiq.abc.formatter import TaskiqFormatter
 from taskiq.utils import maybe_awaitable
 
+from carillon import options
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import derived_id, new_id
 from carillon.jsonb import holds_nul
-from carillon.ledger.records import NewRun, Priority
+from carillon.ledger.records import NewRun
 from carillon.middleware.tracing import LABEL
 from carillon.platform import Platform
-from carillon.run import Run, current_run
+from carillon.run import current_run
 from carillon.tasks import Task
 from carillon.worker.results import Results
 
 #: Larger arguments belong in storage, with their key as the argument.
 MOST_ARGS_BYTES = 256 * 1024
-#: Labels that say how to run, and are not kept as labels.
-OPTIONS = frozenset({"priority", "delay", "run_at", "expires_at", "idempotency_key", "deadline", "deadline_at", LABEL})
+#: Labels that are not kept as such: how to run, and the trace.
+STEERING = options.NAMES | {LABEL}
 
 
 class Kick(BrokerMessage):
@@ -78,11 +78,13 @@ class CarillonBroker(AsyncBroker):
         self._worker: asyncio.Task[None] | None = None
 
     async def kick(self, message: BrokerMessage) -> None:
-        """Accept a run. When this returns it is durable; raises what `Platform.submit` raises."""
+        """Accept a run. When this returns it is durable; raises what `Platform.submit` raises.
+
+        The message then has the id of the run that stands for it, which is another one's where a unique key said so.
+        """
         assert isinstance(message, Kick)  # noqa: S101 - our formatter made it
-        run = self._new_run(message.source)
-        message.source.task_id = str(run.id)
-        await self.platform.submit(run)
+        submitted = await self.platform.submit(self._new_run(message.source))
+        message.source.task_id = str(submitted.id)
 
     async def kick_many(self, task: Task[..., Any], calls: Sequence[Mapping[str, Any]]) -> list[str]:
         """Accept a run for each call, by the names of its arguments, and give back their ids, in order.
@@ -124,13 +126,16 @@ class CarillonBroker(AsyncBroker):
             domain=source.task_name.partition(".")[0],
             task=source.task_name,
             args=json_args(arguments),
-            labels={name: str(value) for name, value in labels.items() if name not in OPTIONS},
-            priority=_priority(labels.get("priority", Priority.NORMAL)),
-            run_at=_run_at(labels),
-            expires_at=_moment(labels.get("expires_at")),
+            labels={name: str(value) for name, value in labels.items() if name not in STEERING},
+            priority=options.priority_in(labels),
+            run_at=options.run_at_in(labels),
+            expires_at=options.expires_at_in(labels),
             idempotency_key=None if key is None else str(key),
             parent_id=None if parent is None else parent.id,
-            deadline_at=_deadline(labels, parent),
+            deadline_at=options.deadline_in(labels, None if parent is None else parent.deadline_at),
+            callback_url=options.callback_url_in(labels),
+            unique=options.unique_in(labels),
+            after=options.after_in(labels),
             actor=self.platform.name,
             traceparent=labels.get(LABEL),
         )
@@ -173,38 +178,3 @@ def _named(source: TaskiqMessage) -> dict[str, Any]:
         message = f"{source.task_name} is not declared here, so its arguments must be given by name"
         raise InvalidArgumentsError(message)
     return dict(source.kwargs)
-
-
-def _priority(value: object) -> int:
-    try:
-        return int(
-            Priority[value.upper()] if isinstance(value, str) and not value.isdigit() else Priority(int(str(value)))
-        )
-    except (KeyError, ValueError):
-        message = f"the priority {value!r} is none of low, normal, high, urgent"
-        raise InvalidArgumentsError(message) from None
-
-
-def _run_at(labels: dict[str, Any]) -> datetime | None:
-    if "delay" in labels:
-        return datetime.now(UTC) + timedelta(seconds=float(labels["delay"]))
-    return _moment(labels.get("run_at"))
-
-
-def _deadline(labels: dict[str, Any], parent: Run | None) -> datetime | None:
-    """The earliest of what the labels say and of what the run that submits has left."""
-    named = _moment(labels.get("deadline_at"))
-    if "deadline" in labels:
-        named = datetime.now(UTC) + timedelta(seconds=float(labels["deadline"]))
-    inherited = None if parent is None else parent.deadline_at
-    return min((moment for moment in (named, inherited) if moment is not None), default=None)
-
-
-def _moment(value: object) -> datetime | None:
-    if value is None:
-        return None
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    if moment.tzinfo is None:
-        message = f"the moment {value} names no time zone"
-        raise InvalidArgumentsError(message)
-    return moment

@@ -15,6 +15,7 @@ from taskiq import TaskiqMiddleware, TaskiqResult
 from carillon.errors import DeadlineExceeded
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.records import Finish, State
+from carillon.ledger.statements.rows import gate_of
 from carillon.middleware.retry import verdict_of
 from carillon.platform import Platform
 from carillon.telemetry.metrics import Metrics
@@ -28,6 +29,7 @@ from carillon.worker.execution import (
     Verdict,
     assembled,
     error_json,
+    text_of,
 )
 from carillon.worker.hooks import Hooks
 from carillon.worker.results import Results
@@ -78,7 +80,7 @@ class Endings:
         if attempt.reports is not None:
             await attempt.reports.last()
         if await self._end(execution):
-            await self._results.keep(message.task_id, result, execution.verdict)
+            await self._results.keep(message.task_id, result, execution)
         await self.hooks.post_save(message, result)
 
     async def _fail(
@@ -99,7 +101,7 @@ class Endings:
         if execution.verdict.state is State.FAILED:
             _say_failure(execution, message.kwargs, error)
         tell = log.error if execution.verdict.state is State.FAILED else log.warning
-        tell(f"attempt {execution.verdict.outcome}", error=f"{type(error).__name__}: {error}"[:500])
+        tell(f"attempt {execution.verdict.outcome}", error=f"{type(error).__name__}: {text_of(error)}"[:500])
 
     async def _end(self, execution: Execution) -> bool:
         """Write the end and publish what is said; whether the ledger has what the attempt returned."""
@@ -116,6 +118,8 @@ class Endings:
             execution.verdict = FENCED
         elif finish.events:
             await self._platform.publish(finish.events)
+        if end.limited:
+            self._platform.wakeups.tell(gate_of(self._domain))
         if end.awaited:
             await self._platform.follow_up([finish.id])
         return end.applied

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import orjson
 from pydantic import BaseModel
 from taskiq import TaskiqMessage
 
+from carillon import clock
 from carillon.contracts import Event
 from carillon.errors import Cancelled, PermanentError
 from carillon.jsonb import holds_nul
@@ -19,11 +20,14 @@ from carillon.ledger.records import Delivery, State
 from carillon.run import Run
 from carillon.tasks import Task
 
-#: A larger result belongs in storage, with its key in the result.
-MOST_RESULT_BYTES = 256 * 1024
+#: No result is larger. One beyond 256 KiB lies in storage (`carillon.stored_results`); one beyond this is a file, which
+#: the task puts into storage itself.
+MOST_RESULT_BYTES = 64 * 2**20
 #: Characters kept of an error's message and of its traceback.
 MOST_MESSAGE = 2_000
 MOST_TRACEBACK = 8_000
+#: The attribute of an error that was raised in a child process: there it was described already.
+TOLD = "__carillon_told__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,9 @@ class Execution:
     run: Run
     #: How it ended; the retry middleware decides about failures.
     verdict: Verdict = COMPLETED
+    #: As JSON text, or what stands for it when it lies in storage.
     result: str | None = None
+    is_stored: bool = False
     error: str | None = None
 
     @property
@@ -67,7 +73,7 @@ class Execution:
     @property
     def next_run_at(self) -> datetime | None:
         """When the next attempt is due, if there is one."""
-        return None if self.verdict.state.is_terminal else datetime.now(UTC) + self.verdict.delay
+        return None if self.verdict.state.is_terminal else clock.now() + self.verdict.delay
 
 
 class RunMessage(TaskiqMessage):  # type: ignore[no-redef] # the plugin trips over the field `kwargs`
@@ -105,7 +111,8 @@ def result_json(returned: object) -> str:
         raise PermanentError(message) from error
     if len(encoded) > MOST_RESULT_BYTES:
         message = (
-            f"the result has {len(encoded)} bytes, the most is {MOST_RESULT_BYTES}; keep it in storage, return its key"
+            f"the result has {len(encoded)} bytes, the most is {MOST_RESULT_BYTES}; put it into storage as a file, and "
+            "return its key"
         )
         raise PermanentError(message)
     if holds_nul(encoded):
@@ -120,19 +127,31 @@ def error_json(error: BaseException) -> str:
     Of a cancellation only who wanted it and why is told: where the code stood is no fault of it.
     """
     if isinstance(error, Cancelled):
-        cancelled = {"type": "Cancelled", "message": _keepable(str(error)[:MOST_MESSAGE])}
+        cancelled = {"type": "Cancelled", "message": _keepable(text_of(error)[:MOST_MESSAGE])}
         return orjson.dumps(cancelled).decode()
+    if (told := vars(error).get(TOLD)) is not None:
+        return str(told)
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].name}" if frames else ""
     kind = type(error).__name__
     text = "".join(traceback.format_exception(error))[-MOST_TRACEBACK:]
     fields = {
         "type": kind,
-        "message": str(error)[:MOST_MESSAGE],
+        "message": text_of(error)[:MOST_MESSAGE],
         "traceback": text,
         "fingerprint": sha256(f"{kind}|{where}".encode()).hexdigest()[:16],
     }
     return orjson.dumps({name: _keepable(value) for name, value in fields.items()}).decode()
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says. Its class may be anybody's, and an attempt must end whatever that does."""
+    if (told := vars(error).get(TOLD)) is not None:
+        return str(orjson.loads(told).get("message", ""))
+    try:
+        return str(error)
+    except Exception as failed:  # noqa: BLE001 - see above
+        return f"(its text cannot be had: {type(failed).__name__})"
 
 
 def _keepable(text: str) -> str:

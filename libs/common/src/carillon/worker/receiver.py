@@ -12,15 +12,18 @@ from uuid import UUID
 import structlog
 from taskiq import TaskiqMiddleware
 
+from carillon import clock
 from carillon.contracts import Event
 from carillon.errors import Cancelled, Snooze, UnknownTaskError
 from carillon.ledger.records import Claimed, Delivery, Priority
 from carillon.platform import Platform
-from carillon.run import Run
+from carillon.run import Run, attempted_run
+from carillon.stored_results import is_large
 from carillon.tasks import Task
 from carillon.telemetry.metrics import Metrics
 from carillon.transports.port import Acknowledge
 from carillon.worker.attempt import Attempt, overrun
+from carillon.worker.children import Children
 from carillon.worker.ending import Endings, persist
 from carillon.worker.execution import Execution, RunMessage, assembled, result_json
 from carillon.worker.reports import Reports
@@ -47,7 +50,7 @@ class Receiver:
         middlewares: Sequence[TaskiqMiddleware],
         metrics: Metrics,
         results: Results,
-        concurrency: int,  # noqa: ARG002 - the slots are the transport's; children will be as many
+        concurrency: int,
     ) -> None:
         self._platform = platform
         self.worker = worker
@@ -57,6 +60,10 @@ class Receiver:
         self._metrics = metrics
         self._endings = Endings(platform, worker, domain, middlewares=middlewares, metrics=metrics, results=results)
         self._threads = Threads(domain)
+        settings = platform.settings
+        self._children = Children(
+            domain, most=concurrency, style=settings.carillon_log_format, level=settings.carillon_log_level
+        )
         #: What executes now, by run.
         self.running: dict[UUID, asyncio.Task[Any]] = {}
         self._attempts: dict[UUID, Attempt] = {}
@@ -105,9 +112,16 @@ class Receiver:
         attempt.stop(Cancelled(reason))
         return True
 
-    def close(self) -> None:
-        """Let go of the threads. What still runs in one goes on."""
+    async def obey(self) -> None:
+        """Cancel what somebody wants cancelled, as the ledger says."""
+        if self.running:
+            for run, reason in await self._platform.ledger.steering.wanted(list(self.running)):
+                self.cancel(run, reason)
+
+    async def close(self) -> None:
+        """Let go of the threads, where what still runs goes on, and end the child processes."""
         self._threads.close()
+        await self._children.close()
 
     async def _is_next(self, delivery: Delivery) -> bool:
         """Whether this is the attempt after the one in hand, whose end the ledger has; then that is waited for."""
@@ -128,7 +142,7 @@ class Receiver:
     async def _attempt(self, attempt: Attempt) -> None:
         execution = attempt.execution
         delivery, run_id = execution.delivery, str(execution.delivery.id)
-        structlog.contextvars.bind_contextvars(run=run_id, task=delivery.task, attempt=delivery.attempt)
+        attempted_run.set(execution.run)
         message = assembled(
             RunMessage,
             task_id=run_id,
@@ -149,6 +163,8 @@ class Receiver:
                 if isinstance(returned, Event):
                     execution.run.say(returned)
                 execution.result = result_json(returned)
+                if is_large(execution.result):
+                    await self._store(execution, execution.result)
         except asyncio.CancelledError:
             # The worker drains: the run is handed back and not ended.
             if attempt.reports is not None:
@@ -158,11 +174,17 @@ class Receiver:
         except BaseException as raised:  # noqa: BLE001 - whatever a task raises must end in the ledger
             error = raised
         if attempt.given_up_at is not None:
-            after = round(time.monotonic() - attempt.given_up_at, 3)
+            after = round(clock.monotonic() - attempt.given_up_at, 3)
             log.warning("abandoned code ended, its slot is free", seconds=after, error=repr(error)[:500])
             return
         attempt.is_over = True
         await self._endings.conclude(attempt, returned, error)
+
+    async def _store(self, execution: Execution, result: str) -> None:
+        """Put a result that is too large for its row into storage; raises `TransientError` where that is away."""
+        run, attempt = execution.delivery.id, execution.delivery.attempt
+        execution.result = await self._platform.stored_results.put(run, attempt, result)
+        execution.is_stored = True
 
     def _execution(self, delivery: Delivery) -> Execution:
         run = Run(
@@ -187,12 +209,16 @@ class Receiver:
         if (remains := self._given_up.get(execution.delivery.id)) is not None:
             raise Snooze(overrun(remains), "the code of an attempt that was given up still runs in this worker")
         arguments = task.validated(kwargs)
+        if task.process:
+            # It is told as JSON what was found to fit here.
+            self._reporting(attempt)
+            return await attempt.run(task, kwargs, self._threads, self._children)
         for name, kind in task.needs.items():
             if kind is Run:
                 arguments[name] = self._reporting(attempt)
             else:
                 arguments[name] = self._resources[kind]
-        return await attempt.run(task, arguments, self._threads)
+        return await attempt.run(task, arguments, self._threads, None)
 
     def _reporting(self, attempt: Attempt) -> Run:
         """The run, with somebody who listens to what it reports. A task that does not ask for its run costs none."""

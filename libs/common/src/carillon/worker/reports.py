@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import structlog
 
+from carillon import clock
 from carillon.run import Run
 
 log = structlog.get_logger(__name__)
@@ -65,9 +65,9 @@ class Reports:
 
     async def _write_on(self) -> None:
         while self._is_due:
-            await asyncio.sleep(max(0.0, self._wrote_at + PAUSE_SECONDS - time.monotonic()))
+            await asyncio.sleep(max(0.0, self._wrote_at + PAUSE_SECONDS - clock.monotonic()))
             self._is_due = False
-            self._wrote_at = time.monotonic()
+            self._wrote_at = clock.monotonic()
             try:
                 await self._put()
             except Exception as error:  # noqa: BLE001 - nor may it disturb one that goes on

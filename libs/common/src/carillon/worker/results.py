@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import structlog
 from taskiq import TaskiqResult
 from taskiq.abc.result_backend import AsyncResultBackend
@@ -13,17 +12,11 @@ from taskiq.exceptions import ResultGetError
 
 from carillon.errors import CarillonError
 from carillon.ledger.group_commit import SERVER_AWAY
-from carillon.ledger.ledger import Ledger
 from carillon.ledger.records import State
-from carillon.settings import PlatformSettings
-from carillon.worker.execution import Verdict
+from carillon.platform import Platform
+from carillon.worker.execution import Execution
 
 log = structlog.get_logger(__name__)
-
-READ = """
-select state, result, error, labels, extract(epoch from finished_at - started_at)::float8 as seconds
-from carillon.runs where id = $1
-"""
 
 
 class RunFailedError(CarillonError):
@@ -33,27 +26,31 @@ class RunFailedError(CarillonError):
 class Results(AsyncResultBackend[Any]):
     """Reads results from the ledger, where finishing a run put them."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, platform: Platform) -> None:
+        self._ledger = platform.ledger
+        self._stored = platform.stored_results
 
     async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
         """Nothing to do: the end of a run in the ledger has its result."""
 
-    async def keep(self, task_id: str, result: TaskiqResult[Any], verdict: Verdict) -> None:
+    async def keep(self, task_id: str, result: TaskiqResult[Any], execution: Execution) -> None:
         """Nothing to keep elsewhere."""
 
     async def is_result_ready(self, task_id: str) -> bool:
         """Whether the run has ended; a ledger that does not answer is asked again by the next poll."""
         try:
-            row = await self._row(task_id)
+            row = await self._ledger.outcome(UUID(task_id))
         except SERVER_AWAY as error:
             log.warning("result not read", error=repr(error))
             return False
         return row is not None and State(row["state"]).is_terminal
 
     async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:  # noqa: ARG002
-        """The result of a run that has ended; raises `ResultGetError` otherwise."""
-        row = await self._row(task_id)
+        """The result of a run that has ended, out of the ledger or storage.
+
+        Raises `ResultGetError` for a run that has not ended, or that nobody knows, and what `StoredResults.json` does.
+        """
+        row = await self._ledger.outcome(run := UUID(task_id))
         if row is None or not State(row["state"]).is_terminal:
             raise ResultGetError
         failed = row["state"] in {State.FAILED, State.CANCELLED}
@@ -61,20 +58,17 @@ class Results(AsyncResultBackend[Any]):
         described = f"{error.get('type', row['state'])}: {error.get('message', 'no reason was recorded')}"
         return TaskiqResult(
             is_err=failed,
-            return_value=row["result"],
+            return_value=await self._stored.value(run, row["result"]),
             execution_time=row["seconds"] or 0.0,
             labels=row["labels"],
             error=RunFailedError(described) if failed else None,
         )
 
-    async def _row(self, task_id: str) -> asyncpg.Record | None:
-        return await self._ledger.pool.fetchrow(READ, UUID(task_id))
 
-
-def results_of(ledger: Ledger, settings: PlatformSettings) -> Results:
+def results_of(platform: Platform) -> Results:
     """The backend that `TASK_RESULT_BACKEND` names."""
-    if settings.task_result_backend == "postgres":
-        return Results(ledger)
+    if platform.settings.task_result_backend == "postgres":
+        return Results(platform)
     from carillon.worker.redis_results import RedisResults  # noqa: PLC0415 - 8 MB that PostgreSQL users spare
 
-    return RedisResults(ledger, settings)
+    return RedisResults(platform)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -13,21 +14,25 @@ import asyncpg
 import structlog
 
 from carillon.cloudevents import Envelope
+from carillon.contracts.runs import RunEnded
+from carillon.errors import TransientError
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.ledger import Ended
 from carillon.ledger.records import Delivery, Priority
+from carillon.ledger.statements.rows import gate_of
 from carillon.platform import WINDOW, Platform, answer
 from carillon.telemetry.metrics import Metrics
+from carillon.transports.port import pause_until
 from carillon.worker.receiver import Receiver
 
 log = structlog.get_logger(__name__)
 
 #: Pause between two looks at what is due; shorter when the ledger names an earlier moment.
 TICK_SECONDS = 1.0
-#: Pause when what is due does not fit into the transport's windows.
-FULL_SECONDS = 0.2
 #: Pause between two rounds of the slow duties: expiry, rescue, events.
 ROUND_SECONDS = 3.0
+#: Pause between two looks at whether a day is over, and whether storage has what is too old.
+PAST_SECONDS = 600.0
 #: Runs moved by one statement.
 BATCH = 1_000
 #: An empty queue should have delivered within this time.
@@ -36,6 +41,8 @@ OVERDUE = timedelta(seconds=5)
 OVERTAKEN = timedelta(seconds=10)
 #: An event that is still not published, or not answered, after this time is taken care of.
 LATE_EVENT = timedelta(seconds=5)
+#: And no longer after this, but for who asked to be called back.
+RECENT_EVENT = timedelta(hours=1)
 #: A run that the ledger gave to this worker is in its hands long before.
 STRAY = timedelta(seconds=10)
 #: A worker silent for this long is taken for dead; its heartbeat comes every two seconds.
@@ -53,68 +60,68 @@ class Sweeper:
         self._domain = domain
         self._receiver = receiver
         self._metrics = metrics
-        self._next_round = 0.0
+        #: By priority, what the transport's window had room for when it was counted, less what was given since.
+        self._room: dict[Priority, int] = {}
+        self._counted_at = -TICK_SECONDS
+        #: Whether ends of runs may be left of a time when nobody was there yet who calls back.
+        self._looks_back = True
         self._woken = platform.wakeups.subscribe(domain)
 
     async def run(self) -> None:
         """Sweep until cancelled; a sweep that fails is followed by the next."""
+        async with asyncio.TaskGroup() as group:
+            # Apart from each other, so that a duty that takes its time makes no run late.
+            group.create_task(self._do_duties(), name="duties")
+            if not self._platform.transport.is_ledger:
+                # Otherwise claims bring what is due.
+                group.create_task(self._keep_feeding(), name="feeding")
+
+    async def _do_duties(self) -> None:
+        duties = (self._expire, self._rescue, self._reclaim, self._follow_up, self._publish, self._answer)
+        while True:
+            async with _survived():
+                for duty in (*duties, self._keep_days):
+                    await duty()
+            await asyncio.sleep(ROUND_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
+
+    async def _keep_feeding(self) -> None:
         while True:
             pause = TICK_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
-            try:
-                async with asyncio.timeout(60):
-                    pause = min(pause, await self._tick())
-            except (*SERVER_AWAY, asyncpg.PostgresError) as error:
-                log.warning("sweep failed", error=repr(error))
-            except Exception:
-                log.exception("sweep failed")
-            await self._rest(pause)
-
-    async def _rest(self, pause: float) -> None:
-        if self._platform.transport.is_ledger:
-            # Claims are woken by themselves; only the slow duties are left.
-            await asyncio.sleep(ROUND_SECONDS)
-            return
-        try:
-            async with asyncio.timeout(pause):
-                await self._woken.wait()
-        except TimeoutError:
-            return
-        self._woken.clear()
-
-    async def _tick(self) -> float:
-        """One look; returns the seconds until something is due."""
-        until_due = TICK_SECONDS
-        if not self._platform.transport.is_ledger:
-            until_due = await self._feed()
-        if time.monotonic() >= self._next_round:
-            self._next_round = time.monotonic() + ROUND_SECONDS
-            duties = (self._expire, self._rescue, self._reclaim, self._follow_up, self._publish, self._answer)
-            for duty in (*duties, self._keep_days):
-                await duty()
-        return until_due
+            # Cleared before the look: what is submitted during it wakes us once more.
+            self._woken.clear()
+            async with _survived():
+                pause = min(pause, await self._feed())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
 
     async def _feed(self) -> float:
-        """Fill the transport's windows, the most urgent first."""
-        waiting = [await self._feed_window(priority) for priority in sorted(Priority, reverse=True)]
-        if None in waiting:
+        """Give the transport what is due, the most urgent first; returns the seconds until something is."""
+        began = time.monotonic()
+        # Counting is the slow part, so that runs with delays would come late if it were done for each of them.
+        if (began - self._counted_at >= TICK_SECONDS or 0 in self._room.values()) and not await self._count():
             return TICK_SECONDS
-        self._metrics.waiting.set(sum(number for number in waiting if number is not None))
+        for priority in sorted(Priority, reverse=True):
+            due_now = partial(self._ledger.take_due, self._domain, priority)
+            self._room[priority] = await self._send("due", self._room[priority], due_now)
         due = await self._ledger.next_due(self._domain)
-        return TICK_SECONDS if due is None else max(due, FULL_SECONDS if due <= 0 else 0.01)
+        return TICK_SECONDS if due is None else pause_until(due, time.monotonic() - began)
 
-    async def _feed_window(self, priority: Priority) -> int | None:
-        """Fill one window; returns how many runs waited in it, None when the transport cannot say."""
-        waiting = await self._platform.transport.waiting(self._domain, priority)
-        if waiting is None:
-            return None
-        before = datetime.fromtimestamp(self._receiver.watermarks[priority], UTC) - OVERTAKEN
-        if waiting == 0:
-            before = max(before, datetime.now(UTC) - OVERDUE)
-        room = max(0, WINDOW - waiting)
-        overdue = partial(self._ledger.take_overdue, self._domain, priority, before=before)
-        room = await self._send("overdue", room, overdue)
-        await self._send("due", room, partial(self._ledger.take_due, self._domain, priority))
-        return waiting
+    async def _count(self) -> bool:
+        """Count the room in the transport's windows, and send again what it lost; False when it cannot say."""
+        waiting = [await self._platform.transport.waiting(self._domain, priority) for priority in Priority]
+        known = [number for number in waiting if number is not None]
+        if len(known) < len(waiting):
+            return False
+        self._metrics.waiting.set(sum(known))
+        for priority, number in zip(Priority, known, strict=True):
+            before = datetime.fromtimestamp(self._receiver.watermarks[priority], UTC) - OVERTAKEN
+            if number == 0:
+                before = max(before, datetime.now(UTC) - OVERDUE)
+            overdue = partial(self._ledger.take_overdue, self._domain, priority, before=before)
+            self._room[priority] = await self._send("overdue", max(0, WINDOW - number), overdue)
+        self._counted_at = time.monotonic()
+        return True
 
     async def _send(self, reason: str, room: int, take: Callable[..., Awaitable[list[Delivery]]]) -> int:
         """Send what `take` finds; returns the room that is left, 0 when the transport refuses."""
@@ -131,18 +138,43 @@ class Sweeper:
             self._platform.transport.doubt(self._domain)
         return room - sent
 
+    async def keep_past(self) -> None:
+        """Index the days that are over and delete old results from storage, until cancelled.
+
+        Beside the sweeps, because either may take minutes.
+        """
+        while True:
+            # A worker that starts has other things to do, and so have all of them that start together.
+            await asyncio.sleep(PAST_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load
+            try:
+                if indexed := await self._ledger.index_days():
+                    log.info("days that are over indexed", indexes=indexed)
+                if forgotten := await self._platform.stored_results.forget(self._kept):
+                    log.info("old results deleted from storage", results=forgotten)
+            except (*SERVER_AWAY, asyncpg.PostgresError, TransientError) as error:
+                log.warning("the past is not in order yet", error=repr(error))
+            except Exception:
+                log.exception("the past is not in order yet")
+
+    @property
+    def _kept(self) -> timedelta:
+        """For how long what ended is kept."""
+        return timedelta(hours=self._platform.settings.task_tracking_retention_hours)
+
     async def _keep_days(self) -> None:
         """Make the days to come, and drop those that nobody asks for any more."""
-        kept = timedelta(hours=self._platform.settings.task_tracking_retention_hours)
         try:
             await self._ledger.make_days()
-            self._metrics.swept.labels("forgotten").inc(await self._ledger.forget(kept))
+            self._metrics.swept.labels("forgotten").inc(await self._ledger.forget(self._kept))
         except asyncpg.LockNotAvailableError:
             log.info("days wait for a long reader of the ledger")
 
     async def _moved(self, reason: str, ended: Ended) -> int:
         """Count what a duty moved, and follow up what it ended."""
         self._metrics.swept.labels(reason).inc(ended.moved)
+        if ended.moved:
+            # Some of them may have had slots.
+            self._platform.wakeups.tell(gate_of(self._domain))
         await self._ledger.followups.follow(ended.awaited)
         return ended.moved
 
@@ -171,7 +203,11 @@ class Sweeper:
             log.warning("events published again", events=len(late))
 
     async def _answer(self) -> None:
-        for row in await self._ledger.unheard(self._domain, LATE_EVENT):
+        if self._looks_back and not await self._platform.catalogue.hearers(RunEnded.type, self._domain):
+            self._looks_back = False
+        rows = await self._ledger.unheard(self._domain, LATE_EVENT, self._kept if self._looks_back else RECENT_EVENT)
+        self._looks_back = self._looks_back and bool(rows)
+        for row in rows:
             envelope = Envelope.model_construct(
                 id=row["event_id"],
                 source=row["source"],
@@ -182,3 +218,14 @@ class Sweeper:
             )
             await self._platform.submit(answer(envelope, self._domain, row["task"]))
             self._metrics.swept.labels("unheard").inc()
+
+
+@asynccontextmanager
+async def _survived() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(60):
+            yield
+    except (*SERVER_AWAY, asyncpg.PostgresError) as error:
+        log.warning("sweep failed", error=repr(error))
+    except Exception:
+        log.exception("sweep failed")

@@ -41,7 +41,7 @@ class Threads:
 
     def _start(self) -> SimpleQueue[Work | None]:
         queue: SimpleQueue[Work | None] = SimpleQueue()
-        threading.Thread(target=self._work, args=(queue,), name=f"{self._name} task", daemon=True).start()
+        threading.Thread(target=self._work, args=(queue,), name=f"carillon {self._name}", daemon=True).start()
         return queue
 
     def _work(self, queue: SimpleQueue[Work | None]) -> None:

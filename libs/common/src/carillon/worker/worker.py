@@ -1,4 +1,4 @@
-"""One worker process of a domain: enrolment, heartbeat, taking, sweeping, and a drain that loses nothing."""
+"""One worker process of a domain: enrolment, heartbeat, letting in, taking, sweeping, a drain that loses nothing."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from carillon.contracts import Event
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.platform import Platform
 from carillon.transports.port import Consumer
+from carillon.worker.gatekeeper import Gatekeeper
 from carillon.worker.receiver import Receiver
 from carillon.worker.sweeper import Sweeper
 
@@ -37,6 +38,7 @@ class Worker:
         domain: str,
         receiver: Receiver,
         sweeper: Sweeper,
+        gatekeeper: Gatekeeper,
         *,
         hears: Sequence[type[Event]],
         concurrency: int,
@@ -46,6 +48,7 @@ class Worker:
         self._domain = domain
         self._receiver = receiver
         self._sweeper = sweeper
+        self._gatekeeper = gatekeeper
         self._hears = hears
         self._concurrency = concurrency
         self._asked = platform.wakeups.subscribe(str(self.id))
@@ -56,6 +59,7 @@ class Worker:
         await self._platform.ledger.enrol(
             self.id, self._domain, socket.gethostname(), os.getpid(), version("carillon-common"), self._concurrency
         )
+        await self._gatekeeper.prepare()
         duties = [
             asyncio.create_task(self._heartbeat(), name="heartbeat"),
             asyncio.create_task(self._obey(), name="obey"),
@@ -69,6 +73,8 @@ class Worker:
             consumers.append(await transport.consume(self._domain, self.id, self._concurrency, self._receiver.execute))
             # Not before: it asks for the same queues that the consumer makes.
             duties.append(asyncio.create_task(self._sweeper.run(), name="sweeper"))
+            duties.append(asyncio.create_task(self._sweeper.keep_past(), name="past"))
+            duties.append(asyncio.create_task(self._gatekeeper.run(), name="gatekeeper"))
             log.info("worker started", transport=transport.name, concurrency=self._concurrency)
             await stop.wait()
         finally:
@@ -95,11 +101,8 @@ class Worker:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._asked.wait()
             self._asked.clear()
-            if not self._receiver.running:
-                continue
             try:
-                for run, reason in await self._platform.ledger.steering.wanted(list(self._receiver.running)):
-                    self._receiver.cancel(run, reason)
+                await self._receiver.obey()
             except (*SERVER_AWAY, asyncpg.PostgresError) as error:
                 log.warning("cancellations not read", error=repr(error))
 
@@ -112,7 +115,7 @@ class Worker:
             # Also when whoever stops us has less patience: a run that is not handed back waits for a rescue, and counts
             # as one that lost its worker.
             await self._hand_back()
-            self._receiver.close()
+            await self._receiver.close()
 
     async def _end_running(self) -> None:
         if not (running := set(self._receiver.running.values())):

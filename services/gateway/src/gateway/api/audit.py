@@ -8,10 +8,10 @@ from litestar import get
 
 from carillon.ledger.audit import ACTIONS, AuditSearch
 from carillon.platform import Platform
+from gateway.api.audit_views import AuditEntry, AuditPage, AuditVerdict, BrokenEntry
 from gateway.api.requests import Asked, query
-from gateway.api.runs import WORD
-from gateway.api.views import AuditEntry, AuditPage, AuditVerdict, BrokenEntry
 from gateway.cursors import Cursors
+from gateway.filters import PAGED, WORD
 from gateway.shapes import moment
 
 #: The query of `GET /api/v1/audit`.
@@ -22,19 +22,7 @@ AUDIT: dict[str, Any] = {
         "action": {"description": "What was done.", "enum": list(ACTIONS)},
         "subject": {**WORD, "description": "The whole name or id of what it was done to."},
         "since": {"description": "Done at or after this moment.", "type": "string", "format": "date-time"},
-        "limit": {
-            "description": "How many entries a page has at most.",
-            "type": "integer",
-            "minimum": 1,
-            "maximum": 200,
-            "default": 50,
-        },
-        "cursor": {
-            "description": "`next_cursor` of the page before, with the same filters.",
-            "type": "string",
-            "minLength": 1,
-            "maxLength": 100,
-        },
+        **PAGED,
     },
     "additionalProperties": False,
 }

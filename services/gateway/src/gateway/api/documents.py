@@ -24,6 +24,8 @@ CONFIG = OpenAPIConfig(
     tags=[
         Tag("Tasks", "What can be done, and asking for it."),
         Tag("Runs", "What was asked for, and what became of it."),
+        Tag("Steering", "Cancel, pause, resume and repeat: one run, a whole queue, or many runs that were looked at."),
+        Tag("Dead letters", "What failed for good, by what went wrong; and what to do about it."),
         Tag("Schedules", "What happens by itself, and when."),
         Tag("Events", "What happened: CloudEvents in, and the newest ones out."),
         Tag("Audit", "Who did what, when, why and from where; and whether that is still what was written."),

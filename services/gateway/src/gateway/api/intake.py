@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from carillon.errors import IdempotencyConflictError
+from carillon.errors import IdempotencyConflictError, InvalidArgumentsError, UniqueConflictError
 from carillon.ledger.records import NewRun, Submitted
 from carillon.platform import Platform
 from carillon.telemetry.metrics import Metrics
@@ -14,7 +14,7 @@ from carillon.telemetry.traces import current_traceparent
 from gateway.api.requests import Asked, Bodies, actor_of
 from gateway.api.views import Accepted
 from gateway.bodies import shown
-from gateway.errors import KEY_REUSED, NOT_FOUND, Fault, ProblemError, invalid
+from gateway.errors import CONFLICT, KEY_REUSED, NOT_FOUND, Fault, ProblemError, invalid
 from gateway.shapes import MOST_FAULTS, faults_of
 from gateway.submissions import batch_in, checked, idempotency_key, new_run
 
@@ -72,9 +72,18 @@ class Intake:
         faults = faults_of(arguments, task["schema"], pointer)
         if faults or not isinstance(arguments, dict):
             raise invalid(*faults)
-        key = _key_of(request)
-        run = new_run(task, arguments, options, actor=actor_of(request), key=key, traceparent=current_traceparent())
-        return self._accepted(run, await self._platform.submit(run))
+        key, own = _key_of(request), options.get("idempotency_key")
+        if key is not None and own is not None and key != own:
+            raise invalid(Fault("/idempotency_key", "is another one than the header Idempotency-Key"))
+        run = new_run(
+            task, arguments, options, actor=actor_of(request), key=key or own, traceparent=current_traceparent()
+        )
+        try:
+            return self._accepted(run, await self._platform.submit(run))
+        except UniqueConflictError as error:
+            raise _taken(error) from None
+        except InvalidArgumentsError as error:
+            raise invalid(Fault("/after/runs", str(error))) from None
 
     async def submit_batch(self, request: Asked) -> list[Accepted]:
         """Submit many runs, all or none; raises `ProblemError` with what is wrong, and in which of them."""
@@ -104,8 +113,8 @@ class Intake:
     def _accepted(self, run: NewRun, submitted: Submitted) -> Accepted:
         if submitted.created:
             self._metrics.submitted.labels(run.task).inc()
-        url = f"/api/v1/tasks/{run.id}/status"
-        return Accepted(task_id=run.id, id=run.id, task=run.task, created=submitted.created, status_url=url)
+        url = f"/api/v1/tasks/{submitted.id}/status"
+        return Accepted(task_id=submitted.id, id=submitted.id, task=run.task, created=submitted.created, status_url=url)
 
     async def _no_task(self) -> str:
         return f"is not a task; there are {_names(await self._platform.catalogue.tasks())}"
@@ -115,6 +124,8 @@ def _run_of(request: Asked, task: Row | None, entry: Row, key: str | None, index
     """The run that an entry of a batch asks for; raises `ProblemError` with pointers below the entry."""
     if task is None:
         raise invalid(Fault("/task", unknown))
+    if alone := [name for name in ("unique", "after") if name in entry]:
+        raise invalid(Fault(f"/{alone[0]}", "cannot be in a batch; submit this run by itself"))
     own = entry.get("idempotency_key")
     arguments = entry.get("args", {})
     run = new_run(
@@ -133,6 +144,11 @@ def _run_of(request: Asked, task: Row | None, entry: Row, key: str | None, index
     if faults:
         raise invalid(*faults)
     return run
+
+
+def _taken(error: UniqueConflictError) -> ProblemError:
+    headers = {"Location": f"/api/v1/tasks/{error.run}/status"}
+    return ProblemError(CONFLICT, f"{error}; wait for its end, or cancel it", headers=headers)
 
 
 def _reused(error: IdempotencyConflictError) -> ProblemError:

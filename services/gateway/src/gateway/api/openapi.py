@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from carillon.ledger.records import MOST_KEY
 from gateway.api.audit import AUDIT
+from gateway.api.dead_letters import DISCARD, GROUPS, MEMBERS, REDELIVER, REPLAY_GROUP
+from gateway.api.past import WINDOW
 from gateway.api.requests import REASON
 from gateway.api.runs import SEARCH
 from gateway.api.schedules import NEWEST
+from gateway.api.selections import ACT, SELECT
+from gateway.api.steering import REPLAY
 from gateway.errors import KINDS
 from gateway.problems import MEDIA_TYPE
-from gateway.submissions import BATCH, KICK, MOST_KEY, SUBMIT
+from gateway.submissions import BATCH, KICK, SUBMIT
 
 _ATTRIBUTES: dict[str, Any] = {
     "specversion": {"const": "1.0"},
@@ -32,16 +37,46 @@ _EXAMPLE = {
     "type": "backup.requested.v1",
     "data": {"source": "platform"},
 }
-_REASON: dict[str, Any] = {"application/json": {"schema": REASON, "example": {"reason": "the disk is full"}}}
+
+
+def _json(schema: Mapping[str, Any], **example: object) -> dict[str, Any]:
+    return {"application/json": {"schema": schema, "example": example}}
+
+
+#: Bodies that may also be empty.
+_WISHES: dict[tuple[str, str], dict[str, Any]] = {
+    **{
+        (f"/api/v1/{path}", "post"): _json(REASON, reason="the disk is full")
+        for path in (
+            "tasks/scheduled/{name}/pause", "tasks/scheduled/{name}/resume", "runs/{id}/cancel", "runs/{id}/pause",
+            "runs/{id}/resume", "runs/{id}/settle", "domains/{domain}/pause", "domains/{domain}/resume",
+            "tasks/{task}/pause", "tasks/{task}/resume",
+        )
+    },
+    ("/api/v1/runs/{id}/replay", "post"): _json(REPLAY, args={"source": "platform"}, reason="the source is back"),
+    ("/api/v1/dead-letters/{fingerprint}/replay", "post"): _json(REPLAY_GROUP, rate=10, canary=True, reason="mended"),
+    ("/api/v1/dead-letters/{fingerprint}/discard", "post"): _json(DISCARD, reason="known, and harmless"),
+    ("/api/v1/dead-letters/messages/{id}/redeliver", "post"): _json(REDELIVER, body='{"mended": true}', reason="typo"),
+    ("/api/v1/selections/{token}/act", "post"): _json(ACT, rate=50, canary=True, reason="a storm"),
+}  # fmt: skip
 _ACCEPT: dict[tuple[str, str], dict[str, Any]] = {
     ("/api/v1/tasks", "post"): {
         "application/json": {
             "schema": SUBMIT,
-            "example": {"task": "backup.back_up_database", "args": {"source": "platform"}},
+            "example": {
+                "task": "backup.back_up_database",
+                "args": {"source": "platform"},
+                "priority": "high",
+                "unique": {"key": "platform", "on_conflict": "reject"},
+                "deadline": 3600,
+                "callback_url": "https://example.org/ended",
+            },
         }
     },
-    ("/api/v1/tasks/scheduled/{name}/pause", "post"): _REASON,
-    ("/api/v1/tasks/scheduled/{name}/resume", "post"): _REASON,
+    **_WISHES,
+    ("/api/v1/selections", "post"): _json(
+        SELECT, action="cancel", filters={"task": "reports.report_operations", "state": ["queued"]}
+    ),
     ("/api/v1/tasks/batch", "post"): {
         "application/json": {
             "schema": BATCH,
@@ -66,10 +101,15 @@ _ACCEPT: dict[tuple[str, str], dict[str, Any]] = {
 _QUERIES: dict[tuple[str, str], Mapping[str, Any]] = {
     ("/api/v1/runs", "get"): SEARCH,
     ("/api/v1/tasks/history", "get"): SEARCH,
+    ("/api/v1/statistics", "get"): WINDOW,
     ("/api/v1/tasks/scheduled/{name}/fires", "get"): NEWEST,
     ("/api/v1/events", "get"): NEWEST,
     ("/api/v1/audit", "get"): AUDIT,
+    ("/api/v1/dead-letters", "get"): GROUPS,
+    ("/api/v1/dead-letters/{fingerprint}", "get"): MEMBERS,
 }
+#: What a run returned may be any JSON.
+RESULT = "/api/v1/runs/{id}/result"
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -100,6 +140,7 @@ _PROBLEM: dict[str, Any] = {
 _EVERYWHERE = ("401", "422", "500", "503")
 _WITH_PATH = ("404",)
 _SUBMITTING = ("/api/v1/tasks", "/api/v1/tasks/{domain}/kick")
+_STEERING = ("409",)
 _WITH_BODY = ("400", "408", "413", "415")
 
 
@@ -127,11 +168,15 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     statuses = [*_EVERYWHERE, *(_WITH_PATH if "{" in path else ())]
     if (path, method) in _ACCEPT:
         content = _ACCEPT[path, method]
-        operation["requestBody"] = {"required": content is not _REASON, "content": content}
+        operation["requestBody"] = {"required": (path, method) not in _WISHES, "content": content}
         statuses += _WITH_BODY
+        statuses += _STEERING if (path, method) in _WISHES else ()
         if path in _SUBMITTING:
+            statuses += _STEERING
             parameters.append(_IDEMPOTENCY_KEY)
     responses = operation["responses"]
+    if path == RESULT:
+        responses["200"]["content"] = {"application/json": {"schema": {"description": "Whatever the task returned."}}}
     responses.pop("400", None)
     responses.update({status: {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)})
 

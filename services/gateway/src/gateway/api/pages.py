@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from litestar import Response, get
 
+from carillon.ledger.audit import ACTIONS
 from carillon.platform import Platform
 from gateway.api.documents import asyncapi_document, openapi_document
 from gateway.api.requests import Asked
@@ -49,6 +50,24 @@ def status() -> Response[str]:
 def run(id: str) -> Response[str]:  # noqa: A002, ARG001 - the script reads it from the address
     """The page of one run; its script fills it."""
     return _page("run.html", here="run")
+
+
+@get("/runs", include_in_schema=False, sync_to_thread=False)
+def runs() -> Response[str]:
+    """The search of runs; its script fills it."""
+    return _page("runs.html", here="runs")
+
+
+@get(["/dead-letters", "/dead-letters/{fingerprint:str}"], include_in_schema=False, sync_to_thread=False)
+def dead_letters() -> Response[str]:
+    """What needs a person, or one group of it; its script reads from the address which."""
+    return _page("dead-letters.html", here="dead-letters")
+
+
+@get("/audit", include_in_schema=False, sync_to_thread=False)
+def audit() -> Response[str]:
+    """Who did what, and whether the trail holds; its script fills it."""
+    return _page("audit.html", here="audit", actions=ACTIONS)
 
 
 @get("/docs", include_in_schema=False, sync_to_thread=False)

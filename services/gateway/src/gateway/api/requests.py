@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
@@ -17,21 +18,16 @@ from gateway.submissions import checked
 
 Asked = Request[Any, Any, Any]
 
-#: The body of what an operator does, which may also be empty.
-REASON: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "reason": {
-            "description": "Why; the audit trail keeps it, beside who and from where.",
-            "type": "string",
-            "maxLength": MOST_REASON,
-        }
-    },
-    "additionalProperties": False,
+WHY: dict[str, Any] = {
+    "description": "Why; the audit trail keeps it, beside who and from where.",
+    "type": "string",
+    "maxLength": MOST_REASON,
 }
+#: The body of what an operator does, which may also be empty.
+REASON: dict[str, Any] = {"type": "object", "properties": {"reason": WHY}, "additionalProperties": False}
 JSON = ("application/json",)
 _MOST_PARAMETERS = 100
-_MOST_DIGITS = 9
+_NUMBER = re.compile(r"^-?[0-9]{1,10}(\.[0-9]{1,9})?\Z")
 _UUID_LENGTH = 36
 
 
@@ -51,13 +47,17 @@ class Bodies:
         """The body as a JSON value."""
         return parse_json(await self.bytes(request))
 
-    async def reason(self, request: Asked) -> str | None:
-        """Why an operator does something, if the request says so; raises `ProblemError`."""
+    async def wishes(self, request: Asked, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """The body of a request that may also have none; raises `ProblemError` when it does not fit the schema."""
         body = await read_body(request.receive, request.headers, most=self._most, seconds=self._seconds)
         if not body:
-            return None
+            return {}
         media_type_of(list(request.scope["headers"]), JSON)
-        return checked(parse_json(body), REASON).get("reason")
+        return checked(parse_json(body), schema)
+
+    async def reason(self, request: Asked) -> str | None:
+        """Why an operator does something, if the request says so; raises `ProblemError`."""
+        return (await self.wishes(request, REASON)).get("reason")
 
 
 def actor_of(request: Asked) -> str:
@@ -100,7 +100,7 @@ def query(request: Asked, schema: Mapping[str, Any]) -> dict[str, Any]:
         elif name in found:
             raise invalid(Fault(shown(name), "may be given once"))
         else:
-            found[name] = int(value) if kind == "integer" and _is_integer(value) else value
+            found[name] = _number(value) if kind in {"integer", "number"} else value
     faults = faults_of(found, schema)
     if faults:
         raise invalid(*(Fault(fault.pointer.lstrip("/") or "query", fault.detail) for fault in faults))
@@ -116,5 +116,8 @@ def _pairs(request: Asked) -> list[tuple[str, str]]:
         raise ProblemError(MALFORMED, message) from None
 
 
-def _is_integer(text: str) -> bool:
-    return text.isascii() and text.removeprefix("-").isdigit() and len(text) <= _MOST_DIGITS
+def _number(text: str) -> int | float | str:
+    """The number that a text is; the text itself where it is none, for the schema to refuse."""
+    if not _NUMBER.match(text):
+        return text
+    return float(text) if "." in text else int(text)

@@ -2,67 +2,44 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from litestar import get
+import orjson
+from litestar import Response, get
 
-from carillon.ledger.history import Cursor, Search
-from carillon.ledger.tables import STATES
+from carillon.errors import TransientError
+from carillon.ledger.history import Cursor
+from carillon.ledger.records import State
 from carillon.platform import Platform
+from carillon.stored_results import ResultGoneError, stored_in
 from gateway.api.requests import Asked, query, run_id
 from gateway.api.views import (
     AttemptView,
     EventView,
+    HoldView,
+    NeedView,
     RunDetails,
     RunPage,
     RunStatus,
     SaidEvent,
+    StoredResultView,
+    progress_view,
     run_summary,
 )
 from gateway.cursors import Cursors
-from gateway.errors import NOT_FOUND, Fault, ProblemError, invalid
-from gateway.shapes import moment
+from gateway.errors import NOT_FOUND, UNAVAILABLE, ProblemError
+from gateway.filters import FILTERS, PAGED, search_of
 
 #: A run says a handful of events; of one that says more, the first are shown with their answers.
 MOST_SAID = 20
-#: A value that is compared as a whole.
-WORD = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[^\x00-\x1f\x7f]*$"}
-
 #: The query of `GET /api/v1/runs`.
 SEARCH: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "state": {
-            "description": "One of these states; may be repeated.",
-            "type": "array",
-            "maxItems": len(STATES),
-            "items": {"enum": list(STATES)},
-        },
-        "task": {**WORD, "description": "The whole name of a task."},
-        "domain": {**WORD, "description": "The name of a domain."},
-        "label": {
-            "description": "A label as `name:value`; may be repeated.",
-            "type": "array",
-            "maxItems": 20,
-            "items": {**WORD, "pattern": r"^[a-z][a-z0-9_.-]*:[^\x00-\x1f\x7f]*$"},
-        },
-        "since": {"description": "Accepted at or after this moment.", "type": "string", "format": "date-time"},
-        "until": {"description": "Accepted before this moment.", "type": "string", "format": "date-time"},
-        "limit": {
-            "description": "How many runs a page has at most.",
-            "type": "integer",
-            "minimum": 1,
-            "maximum": 200,
-            "default": 50,
-        },
-        "cursor": {
-            "description": "`next_cursor` of the page before, with the same filters.",
-            "type": "string",
-            "minLength": 1,
-            "maxLength": 100,
-        },
+        **FILTERS,
+        **PAGED,
     },
     "additionalProperties": False,
 }
@@ -75,7 +52,7 @@ async def search_runs(request: Asked, platform: Platform, cursors: Cursors) -> R
     limit = asked.get("limit", 50)
     filters = {name: value for name, value in asked.items() if name not in {"cursor", "limit"}}
     after = cursors.read(asked["cursor"], filters) if "cursor" in asked else None
-    rows = await platform.history.search(_search(filters, after, limit + 1))
+    rows = await platform.history.search(replace(search_of(filters), after=after, limit=limit + 1))
     page, more = rows[:limit], len(rows) > limit
     last = Cursor(page[-1]["created_at"], page[-1]["id"]) if more else None
     return RunPage(
@@ -86,7 +63,7 @@ async def search_runs(request: Asked, platform: Platform, cursors: Cursors) -> R
 @get("/api/v1/tasks/{id:str}/status", tags=["Runs"])
 async def run_status(id: str, platform: Platform) -> RunStatus:  # noqa: A002 - its name in the address
     """How far a run is."""
-    row = await _run(platform, run_id(id))
+    row = await known_run(platform, run_id(id))
     error = (row["error"] or {}).get("message")
     return RunStatus.of(row, task_id=row["id"], status=row["state"], error=error and error[:200])
 
@@ -94,8 +71,11 @@ async def run_status(id: str, platform: Platform) -> RunStatus:  # noqa: A002 - 
 @get(["/api/v1/tasks/{id:str}", "/api/v1/runs/{id:str}"], tags=["Runs"])
 async def run_details(id: str, platform: Platform) -> RunDetails:  # noqa: A002 - its name in the address
     """All that is known of a run: arguments, result, attempts, what caused it and what it caused."""
-    row = await _run(platform, run_id(id))
-    history = platform.history
+    row = await known_run(platform, run_id(id))
+    history, lives = platform.history, row["finished_at"] is None
+    attempts = await history.attempts(row["id"])
+    workers = await history.worker_names({one["worker_id"] for one in (row, *attempts)} - {None})
+    holds = await platform.ledger.steering.holds() if lives else []
     cause = None if row["event_id"] is None else await history.event(row["event_id"])
     said = [
         SaidEvent(
@@ -105,39 +85,48 @@ async def run_details(id: str, platform: Platform) -> RunDetails:  # noqa: A002 
         )
         for event in (await history.said_by(row["id"]))[:MOST_SAID]
     ]
+    stored = stored_in(row["id"], row["result"])
+    url = f"/api/v1/runs/{row['id']}/result"
     return RunDetails.of(
         row,
+        result=None if stored else row["result"],
+        stored_result=stored and StoredResultView(bytes=stored.bytes, url=url),
         task_id=row["id"],
         status=row["state"],
-        attempts=[AttemptView.of(attempt) for attempt in await history.attempts(row["id"])],
+        worker=workers.get(row["worker_id"]),
+        attempts=[AttemptView.of(attempt, worker=workers.get(attempt["worker_id"])) for attempt in attempts],
+        holds=[HoldView.of(hold._asdict()) for hold in holds if hold.name in (row["domain"], row["task"])],
+        needs=[NeedView.of(need) for need in await history.needs_of(row["id"])],
+        children=[run_summary(child) for child in await history.children(row["id"])],
+        replays=[run_summary(replay) for replay in await history.replays_of(row["id"])],
+        progress=progress_view(row["progress"]),
+        partial=(row["progress"] or {}).get("partial"),
         cause=None if cause is None else EventView.of(cause),
         said=said,
     )
 
 
-async def _run(platform: Platform, id: UUID) -> Any:  # noqa: A002 - what it is
+@get("/api/v1/runs/{id:str}/result", tags=["Runs"])
+async def run_result(id: str, platform: Platform) -> Response[bytes]:  # noqa: A002 - its name in the address
+    """What a run returned, as JSON, also when it is too large to be shown with the run."""
+    row = await known_run(platform, run_id(id))
+    if row["state"] not in {State.COMPLETED, State.PARTIAL}:
+        message = f"this run is {row['state']}, and has no result"
+        raise ProblemError(NOT_FOUND, message)
+    stored = stored_in(row["id"], row["result"])
+    try:
+        content = orjson.dumps(row["result"]) if stored is None else await platform.stored_results.json(stored)
+    except ResultGoneError as error:
+        raise ProblemError(NOT_FOUND, str(error)) from None
+    except TransientError as error:
+        raise ProblemError(UNAVAILABLE, str(error), headers={"Retry-After": "5"}) from None
+    return Response(content, media_type="application/json")
+
+
+async def known_run(platform: Platform, id: UUID) -> Any:  # noqa: A002 - what it is
+    """The row of a run; raises `ProblemError` where there is none."""
     row = await platform.history.run(id)
     if row is None:
         message = "no run has this id; it may have ended longer ago than runs are kept"
         raise ProblemError(NOT_FOUND, message)
     return row
-
-
-def _search(filters: dict[str, Any], after: Cursor | None, limit: int) -> Search:
-    since, until = _moment(filters, "since"), _moment(filters, "until")
-    if since is not None and until is not None and since >= until:
-        raise invalid(Fault("until", "must be later than since"))
-    return Search(
-        states=filters.get("state", ()),
-        domain=filters.get("domain"),
-        task=filters.get("task"),
-        since=since,
-        until=until,
-        labels=dict(label.split(":", 1) for label in filters.get("label", ())),
-        after=after,
-        limit=limit,
-    )
-
-
-def _moment(filters: dict[str, Any], name: str) -> datetime | None:
-    return moment(filters[name]) if name in filters else None

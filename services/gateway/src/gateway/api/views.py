@@ -23,7 +23,10 @@ class View(Struct, frozen=True, kw_only=True):
 
 
 class Accepted(View, frozen=True, kw_only=True):
-    """A run that is durable now. `created` is false when the same idempotency key made it earlier."""
+    """A run that is durable now.
+
+    `created` is false when it was there: made earlier with the same idempotency key, or holding the unique key.
+    """
 
     task_id: UUID
     id: UUID
@@ -75,6 +78,18 @@ class RunStatus(View, frozen=True, kw_only=True):
     error: str | None
 
 
+class ProgressView(View, frozen=True, kw_only=True):
+    """What an attempt last reported of how far it is."""
+
+    #: 0 to 1; null when it only kept a partial result.
+    fraction: float | None
+    stage: str | None
+    message: str | None
+    #: Seconds that were left at `at`, if it goes on as it did so far.
+    eta_seconds: float | None
+    at: datetime
+
+
 class RunSummary(View, frozen=True, kw_only=True):
     """A run in a list."""
 
@@ -90,6 +105,10 @@ class RunSummary(View, frozen=True, kw_only=True):
     run_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    #: The run that this one repeats.
+    replay_of: UUID | None
+    #: Of a run that executes.
+    progress: ProgressView | None
     error: str | None
 
 
@@ -106,9 +125,32 @@ class AttemptView(View, frozen=True, kw_only=True):
     attempt: int
     outcome: str
     worker_id: UUID | None
+    #: Its host and process.
+    worker: str | None
     started_at: datetime | None
     finished_at: datetime
     error: dict[str, Any] | None
+    #: The last lines that it logged.
+    log: str | None
+
+
+class NeedView(View, frozen=True, kw_only=True):
+    """A run that another one waits or waited for. Its task is null when it is not kept any more."""
+
+    id: UUID
+    task: str | None
+    state: str | None
+    #: How it ended; null while it is awaited.
+    outcome: str | None
+
+
+class HoldView(View, frozen=True, kw_only=True):
+    """A domain or task of which nothing starts."""
+
+    name: str
+    actor: str
+    reason: str | None
+    since: datetime
 
 
 class EventView(View, frozen=True, kw_only=True):
@@ -134,6 +176,13 @@ class SaidEvent(View, frozen=True, kw_only=True):
     answers: list[RunSummary]
 
 
+class StoredResultView(View, frozen=True, kw_only=True):
+    """A result that is too large to be shown with its run."""
+
+    bytes: int
+    url: str
+
+
 class RunDetails(View, frozen=True, kw_only=True):
     """All that is known of a run."""
 
@@ -154,11 +203,36 @@ class RunDetails(View, frozen=True, kw_only=True):
     created_at: datetime
     run_at: datetime
     expires_at: datetime | None
+    deadline_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+    #: The worker that executes it, or did last; its host and process.
+    worker_id: UUID | None
+    worker: str | None
+    #: What the current or last attempt reported, and the partial result that it kept.
+    progress: ProgressView | None
+    partial: Any
+    #: Who wants it cancelled, and why, while its code has not stopped yet.
+    cancel: dict[str, Any] | None
+    #: When somebody said of a failed run that nothing more has to be done about it.
+    settled_at: datetime | None
     result: Any
+    #: Where the result is read when it is too large for `result`, which is null then.
+    stored_result: StoredResultView | None
     error: dict[str, Any] | None
     attempts: list[AttemptView]
+    #: The pauses of its domain or task, for which it waits.
+    holds: list[HoldView]
+    #: Whether it waits until its task's limits let it in.
+    gated: bool
+    #: The runs that it waits or waited for, at most 500.
+    needs: list[NeedView]
+    #: The run that submitted it, and those that it submitted, at most 500.
+    parent_id: UUID | None
+    children: list[RunSummary]
+    #: The run that it repeats, and those that repeat it.
+    replay_of: UUID | None
+    replays: list[RunSummary]
     #: The event that this run answers, if it answers one.
     cause: EventView | None
     said: list[SaidEvent]
@@ -238,49 +312,6 @@ class EventList(View, frozen=True, kw_only=True):
     events: list[EventView]
 
 
-class AuditEntry(View, frozen=True, kw_only=True):
-    """Something that was done. `hash` is the SHA-256 of the rest as JSON, with sorted names and without spaces."""
-
-    seq: int
-    at: str
-    #: The name of a key, a person or a service.
-    actor: str
-    #: The process, host or address that it was done from.
-    origin: str
-    action: str
-    subject: str
-    reason: str | None
-    details: dict[str, Any]
-    #: The hash of the entry before.
-    previous: str
-    hash: str
-
-
-class AuditPage(View, frozen=True, kw_only=True):
-    """One page of the audit trail, newest first. `next_cursor` is null on the last one."""
-
-    entries: list[AuditEntry]
-    next_cursor: str | None
-
-
-class BrokenEntry(View, frozen=True, kw_only=True):
-    """The first entry with which the chain does not hold."""
-
-    seq: int
-    fault: str
-
-
-class AuditVerdict(View, frozen=True, kw_only=True):
-    """How far the chain of the audit trail holds."""
-
-    holds: bool
-    #: How many entries hold, from the first on.
-    entries: int
-    #: The hash of the last of them; noted elsewhere, it proves later that they are the same.
-    hash: str
-    broken: BrokenEntry | None
-
-
 class WorkerView(View, frozen=True, kw_only=True):
     """A worker process that has not retired."""
 
@@ -313,12 +344,18 @@ class Overview(View, frozen=True, kw_only=True):
     schedules: list[ScheduleView]
     workers: list[WorkerView]
     events: list[EventView]
+    holds: list[HoldView]
 
 
 def run_summary(row: Row) -> RunSummary:
     """A run in a list."""
     error = row["error"]
-    return RunSummary.of(row, error=None if error is None else error[:200])
+    return RunSummary.of(row, progress=progress_view(row["progress"]), error=None if error is None else error[:200])
+
+
+def progress_view(reported: Row | None) -> ProgressView | None:
+    """What was reported; None when nothing was."""
+    return None if reported is None else ProgressView.of({**reported, "at": datetime.fromisoformat(reported["at"])})
 
 
 def schedule_view(row: Row) -> ScheduleView:

@@ -46,6 +46,8 @@ _RUN_COLUMNS = """
     idempotency_key, unique_key, parent_id, event_id, cause, replay_of, after, awaited, callback_url, actor, traceparent
 """
 _DIGEST = r"sha256(convert_to(n.task || E'\n' || (n.args::jsonb)::text, 'UTF8'))"
+#: Bytes of a limit's key that fit into its index; of a longer one the beginning is kept, and its MD5.
+_MOST_KEY = 200
 #: Whether an id came from its cause: those of everybody else are of version 7, which no two submits share.
 _DERIVED = "get_byte(uuid_send(n.id), 6) >> 4 <> 7"
 
@@ -80,8 +82,12 @@ fresh as (
         select n.rare::jsonb as rare, (n.rare::jsonb->>'deadline_at')::timestamptz as deadline_at
     ) m
     left join lateral (
-        select coalesce(n.args::jsonb #>> array[t.limits->>'key'], '') as gate
-        from carillon.tasks t where t.name = n.task and t.limits is not null
+        select case when octet_length(k.key) <= {_MOST_KEY} then k.key
+                    else left(k.key, 40) || '#' || md5(k.key) end as gate
+        from carillon.tasks t cross join lateral (
+            select coalesce(n.args::jsonb #>> string_to_array(t.limits->>'key', '.'), '') as key
+        ) k
+        where t.name = n.task and t.limits is not null
     ) l on true
     where ({only}) and (not {_DERIVED} or n.id in (select id from fresh))
     on conflict (id, ended_on) do nothing

@@ -5,13 +5,15 @@ from __future__ import annotations
 from carillon.ledger.statements.accept import EVENT_ARRAYS, EVENT_COLUMNS, accepting, recording
 from carillon.ledger.statements.rows import DELIVERY, NOT_HELD, bury, taken_out, wake
 
-#: Fenced: only the attempt that the ledger expects, only for one worker, and nothing that is paused. A worker may ask
-#: again, because it cannot know whether a start was committed whose answer was lost with the connection.
+#: Fenced: only the attempt that the ledger expects, only for one worker, and nothing that is paused, or was let in and
+#: has to be let in again. A worker may ask again, because it cannot know whether a start was committed whose answer was
+#: lost with the connection.
 START = f"""
 update carillon.runs_live r set state = 'running', started_at = now(), worker_id = $3
 from unnest($1::uuid[], $2::int[]) as d(id, attempt)
 where r.id = any($1::uuid[]) and r.id = d.id and r.attempt = d.attempt
-  and (r.state in ('queued', 'retrying') and (r.expires_at is null or r.expires_at > now()) and {NOT_HELD}
+  and (r.state in ('queued', 'retrying') and not r.gated and {NOT_HELD}
+       and (r.expires_at is null or r.expires_at > now())
        or r.state = 'running' and r.worker_id = $3)
 returning r.id
 """
@@ -47,6 +49,12 @@ from ready where r.id = ready.id and r.state in ('queued', 'retrying')
 returning {DELIVERY}
 """
 
+#: How a run stands, for whoever waits for its result.
+OUTCOME = """
+select state, result, error, labels, extract(epoch from finished_at - started_at)::float8 as seconds
+from carillon.runs where id = $1
+"""
+
 #: Seconds until the next run that waits in the ledger is due; null when there is none.
 NEXT_DUE = """
 select extract(epoch from min(w.run_at) - now())::float8
@@ -75,7 +83,7 @@ with {_DONE}, gone as (
     delete from carillon.runs_live r using done d where {_CURRENT}
     returning {taken_out()}, d.state as end_state, d.result as end_result, d.error as end_error, d.log as end_log
 ), kept as ({_END})
-select id, awaited from gone
+select id, awaited, gate is not null as limited from gone
 """
 
 #: How attempts end when some of them are retried or say events: state, result, attempt and events in one statement. A
@@ -97,7 +105,7 @@ again as (
         uncounted = r.uncounted + d.uncounted, run_at = coalesce(d.run_at, now()), dispatched_at = null,
         gated = r.gate is not null, log = null, worker_id = null
     from done d where {_CURRENT} and d.state in ('queued', 'retrying') and r.cancel is null
-    returning r.id, r.domain, r.run_at, r.dispatched_at, r.started_at, d.attempt, d.outcome, d.error, d.log
+    returning r.id, r.domain, r.run_at, r.dispatched_at, r.gated, r.started_at, d.attempt, d.outcome, d.error, d.log
 ), tried as (
     insert into carillon.attempts (run_id, attempt, worker_id, started_at, outcome, error, log)
     select id, attempt, $1, started_at, outcome, error::jsonb, log from again
@@ -108,7 +116,9 @@ again as (
     returning id
 ), {accepting(11 + EVENT_ARRAYS, only="n.event_id in (select id from said)")},
 woken as ({wake("accepted")} union all {wake("again")})
-select id, awaited from (select id, awaited from gone union all select id, false from again) ended
+select id, awaited, limited from (
+    select id, awaited, gate is not null as limited from gone union all select id, false, gated from again
+) ended
 cross join (select count(*) from woken) as w
 """
 

@@ -20,11 +20,16 @@ TODAY = "(now() at time zone 'UTC')::date"
 NOT_HELD = "not array[r.domain, r.task] && (select coalesce(array_agg(name), '{}') from carillon.holds)"
 
 
+def gate_of(domain: str) -> str:
+    """What is notified of runs of a domain that have to be let in; everything else of it, by the domain's own name."""
+    return f"{domain} gate"
+
+
 def wake(rows: str, also: str = "true") -> str:
-    """Wake whoever waits for runs of the domains of these rows: due at once, or so soon that a poll would be late."""
+    """Wake whoever starts, or lets in, the runs of these rows: due at once, or so soon that a poll would be late."""
     return f"""
-    select pg_notify('carillon_runs', domain) from {rows}
-    where {also} and dispatched_at is null and run_at <= now() + interval '2 seconds' group by domain
+    select pg_notify('carillon_runs', domain || case when gated then ' gate' else '' end) from {rows}
+    where {also} and dispatched_at is null and run_at <= now() + interval '2 seconds' group by domain, gated
 """
 
 

@@ -90,7 +90,7 @@ rescued as (
         lost = r.lost + 1, dispatched_at = null, gated = r.gate is not null, worker_id = null,
         run_at = now() + random() * interval '2 seconds'
     from orphans o where r.id = o.id and r.lost + 1 < $3 and r.cancel is null
-    returning r.id, r.domain, r.run_at, r.dispatched_at, o.worker_id, r.started_at, r.attempt - 1 as attempt
+    returning r.id, r.domain, r.run_at, r.dispatched_at, r.gated, o.worker_id, r.started_at, r.attempt - 1 as attempt
 ), tried as (
     insert into carillon.attempts (run_id, attempt, worker_id, started_at, outcome, error)
     select id, attempt, worker_id, started_at, 'lost',
@@ -114,7 +114,7 @@ back as (
     update carillon.runs_live r set state = 'retrying', attempt = r.attempt + 1, uncounted = r.uncounted + 1,
         dispatched_at = null, gated = r.gate is not null, run_at = now(), worker_id = null
     from mine m where r.id = m.id and r.cancel is null
-    returning r.id, r.domain, r.run_at, r.dispatched_at, r.attempt - 1 as attempt, r.started_at
+    returning r.id, r.domain, r.run_at, r.dispatched_at, r.gated, r.attempt - 1 as attempt, r.started_at
 ), tried as (
     insert into carillon.attempts (run_id, attempt, worker_id, started_at, outcome)
     select id, attempt, $1, started_at, 'handed_back' from back
@@ -123,12 +123,13 @@ select id, awaited from (select id, awaited from over union all select id, false
 cross join (select count(*) from woken) as w
 """
 
-#: Events of the last hour that a task of this domain hears, and that have no run of it yet.
+#: Events that a task of this domain hears, and that have no run of it yet: of the last hour, no older than the task.
+#: Who asked to be called back is, however late the first comes who can: the ends of runs count from $3 ago.
 UNHEARD = """
 select e.id, e.event_id, e.source, e.type, e.time, e.data, e.traceparent, t.name as task
 from carillon.tasks t join carillon.events e on e.type = t.hears
-where t.domain = $1 and e.recorded_at between now() - interval '1 hour' and now() - $2::interval
-  and e.recorded_at > t.registered_at
+where t.domain = $1 and e.recorded_at between now() - $3::interval and now() - $2::interval
+  and (e.recorded_at > greatest(t.registered_at, now() - interval '1 hour') or e.type = 'carillon.run_ended.v1')
   and not exists (select 1 from carillon.runs r where r.event_id = e.id and r.task = t.name)
 limit 500
 """

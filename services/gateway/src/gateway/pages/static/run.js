@@ -1,93 +1,123 @@
-// The page of one run: its life, what it was given, what came of it, and its place in the chain.
+// The page of one run: how far it is or why it waits, what was done and can be done, and its place in the chain.
 
-import { askWithKey, element, moment, problem, runLink, span, state, took } from "./shared.js";
+import { read } from "./api.js";
+import { act } from "./dialogs.js";
+import { lineage } from "./lineage.js";
+import { button, card, complain, draw, empty, fact, json, place, repeat } from "./parts.js";
+import { runAgain } from "./run-again.js";
+import { attempts, life } from "./run-life.js";
+import { now } from "./run-now.js";
+import { count, element, ENDED, moment, now as clock, state, took } from "./shared.js";
 
-const POLL_MS = 1500;
-const ENDED = new Set(["completed", "failed", "cancelled", "partial"]);
+const POLL_MS = 1000;
+const AWAY_MS = 4000;
+// So long after its end it is still looked whether another run answers it.
+const LINGER_MS = 20_000;
 const id = decodeURIComponent(location.pathname.split("/").pop());
-const main = document.getElementById("run");
-let drawn = "";
+const api = `/api/v1/runs/${encodeURIComponent(id)}`;
+const PRIORITIES = ["low", "normal", "high", "urgent"];
+let changes = [];
+let known = "";
 
-const fact = (name, value) => element("div", {}, element("dt", {}, name), element("dd", {}, value));
-const json = (value) => element("pre", { tabindex: "0" }, JSON.stringify(value, null, 2));
-const card = (kind, title, note, ...children) => element("section", { class: `card ${kind}`, "aria-label": title }, element("header", {}, element("h2", {}, title), element("span", { class: "soft" }, note ?? "")), ...children);
-const empty = (text) => element("p", { class: "empty" }, text);
+const part = (name, data, make) => {
+  if (!place(name)) place("board").append(element("div", { id: name, class: "slot" }));
+  draw(name, data, make);
+};
 
 function show(run) {
   document.title = `${run.task} · ${run.status} · Carillon`;
-  const labels = Object.entries(run.labels).map(([name, value]) => `${name}: ${value}`).join(", ");
-  main.replaceChildren(
-    element("p", { class: "crumbs" }, element("a", { href: "/" }, "Status"), " / run"),
-    element("div", { class: "title" }, element("h1", {}, run.task), state(run.status)),
+  draw("head", [run.task, run.status, run.settled_at, Boolean(run.cancel)], () => head(run));
+  part("now", [run, changes], now);
+  part("facts", run, facts);
+  part("error", run.error, (error) => error && card("", "Error", error.type, element("p", { class: "empty fault" }, error.message), error.traceback ? element("pre", { class: "trace", id: "trace", tabindex: "0" }, error.traceback) : null));
+  part("args", run.args, (args) => card("half", "Arguments", null, json(args, "args-json")));
+  part("result", [run.result, run.stored_result, run.status], () => card("half", "Result", null, result(run)));
+  part("attempts", [run.attempts, run.status, run.attempt, run.worker], () => card("", "Attempts", run.lost ? `${count(run.lost, "worker", "workers")} lost` : null, attempts(run)));
+  part("life", [changes, run.attempts, run.worker], () => card("half", "Life", null, life([changes, run])));
+  part("chain", [run.cause, run.said, run.parent_id, run.children, run.replay_of, run.replays], () => card("half", "Chain", "what caused it, and what it caused", lineage(run)));
+}
+
+function head(run) {
+  return [
+    element("p", { class: "crumbs" }, element("a", { id: "up", href: "/runs" }, "Runs"), " / run"),
+    element("div", { class: "title" }, element("h1", {}, run.task), state(run.status), run.settled_at ? element("span", { class: "soft" }, "settled") : null, element("div", { class: "steer" }, ...buttons(run))),
     element("p", { class: "soft mono" }, run.id),
-    element("div", { class: "board" },
-      card("", "Facts", null, element("dl", { class: "facts" },
-        fact("Domain", run.domain), fact("Submitted by", run.actor), fact("Accepted", moment(run.created_at)),
-        ENDED.has(run.status) || run.started_at ? fact("Took", took(run)) : fact("Due", moment(run.run_at, "in")),
-        fact("Attempt", run.attempt), fact("Priority", ["low", "normal", "high", "urgent"][run.priority] ?? run.priority),
-        run.expires_at ? fact("Expires", moment(run.expires_at, "in")) : null,
-        run.lost ? fact("Workers lost", run.lost) : null,
-        labels ? fact("Labels", labels) : null,
-        run.idempotency_key ? fact("Idempotency key", run.idempotency_key) : null,
-        run.traceparent ? fact("Trace", element("span", { class: "mono" }, run.traceparent.split("-")[1])) : null)),
-      run.error ? card("", "Error", run.error.type, element("p", { class: "empty fault" }, run.error.message), run.error.traceback ? element("pre", { class: "trace", tabindex: "0" }, run.error.traceback) : null) : null,
-      card("half", "Arguments", null, json(run.args)),
-      card("half", "Result", null, run.result === null ? empty(ENDED.has(run.status) ? "None." : "Not yet.") : json(run.result)),
-      card("half", "Life", null, life(run)),
-      card("half", "Chain", "what caused it, and what it caused", chain(run))));
+  ];
 }
 
-function life(run) {
-  const entries = [entry("", "accepted", run.created_at, `by ${run.actor}`)];
-  for (const attempt of run.attempts) {
-    const seconds = attempt.started_at ? (Date.parse(attempt.finished_at) - Date.parse(attempt.started_at)) / 1000 : null;
-    const error = attempt.error ? `${attempt.error.type}: ${attempt.error.message}` : null;
-    entries.push(entry(attempt.outcome, `attempt ${attempt.attempt} ${attempt.outcome}`, attempt.finished_at, seconds === null ? null : `after ${span(seconds)}`, error));
+function buttons(run) {
+  const waits = ["pending", "queued", "retrying"].includes(run.status);
+  return [
+    waits ? button("pause", "Pause", () => steer("pause", "Pause this run", "It does not start until somebody resumes it.", "Pause")) : null,
+    run.status === "paused" ? button("resume", "Resume", () => steer("resume", "Resume this run", "It goes on as if it had not been paused.", "Resume"), { class: "primary" }) : null,
+    !ENDED.has(run.status) ? button("cancel", "Cancel", () => steer("cancel", "Cancel this run", "What it submitted is cancelled with it. What waits ends at once; what executes is asked to stop.", "Cancel it", true), { class: "danger", disabled: run.cancel ? "" : null }) : null,
+    run.status === "failed" && !run.settled_at ? button("settle", "Settle", () => steer("settle", "Settle this failure", "Nothing more has to be done about it: it leaves the dead letters.", "Settle")) : null,
+    ["failed", "cancelled", "partial"].includes(run.status) ? button("again", "Run again", again, { class: "primary" }) : null,
+  ];
+}
+
+async function steer(verb, title, text, says, danger = false) {
+  const done = await act({ title, text, verb: says, danger, path: `${api}/${verb}` });
+  if (done) tell(done);
+}
+
+function tell(done) {
+  const parts = [done.cancelled ? `${count(done.cancelled, "run was", "runs were")} cancelled.` : "", done.asked ? `${count(done.asked, "run that executes was", "runs that execute were")} asked to end.` : ""].filter(Boolean);
+  complain(parts.join(" "), "done");
+  look();
+}
+
+async function again() {
+  const made = await runAgain(id);
+  if (made) location.assign(`/runs/${made.run_id}`);
+}
+
+function result(run) {
+  if (run.stored_result) return element("p", { class: "empty" }, `It has ${run.stored_result.bytes.toLocaleString("en")} bytes, so it lies in storage: `, element("a", { id: "stored", href: run.stored_result.url, target: "_blank", rel: "noopener" }, "read it"), ".");
+  return run.result === null ? empty(ENDED.has(run.status) ? "None." : "Not yet.") : json(run.result, "result-json");
+}
+
+function facts(run) {
+  const labels = Object.entries(run.labels).map(([name, value]) => `${name}: ${value}`).join(", ");
+  return card("", "Facts", null, element("dl", { class: "facts" },
+    fact("Domain", element("a", { id: "domain", href: `/runs?domain=${encodeURIComponent(run.domain)}` }, run.domain)), fact("Submitted by", run.actor), fact("Accepted", moment(run.created_at)),
+    ENDED.has(run.status) || run.started_at ? fact("Took", took(run)) : fact("Due", moment(run.run_at, "in")),
+    fact("Attempt", run.attempt), fact("Priority", PRIORITIES[run.priority] ?? run.priority),
+    run.worker ? fact("Worker", element("a", { id: "worker", href: `/runs?worker=${encodeURIComponent(run.worker_id)}` }, run.worker)) : null,
+    run.expires_at ? fact("Expires", moment(run.expires_at, "in")) : null,
+    run.deadline_at ? fact("Deadline", moment(run.deadline_at, "in")) : null,
+    labels ? fact("Labels", labels) : null,
+    run.idempotency_key ? fact("Idempotency key", run.idempotency_key) : null,
+    run.traceparent ? fact("Trace", element("span", { class: "mono" }, run.traceparent.split("-")[1])) : null));
+}
+
+async function once() {
+  const answer = await read(api);
+  if (answer.data === undefined) return refuse(answer);
+  const run = answer.data;
+  complainAway("");
+  const changed = JSON.stringify([run.status, run.attempt, run.settled_at, run.cancel, run.holds, run.said.length, run.replays.length]);
+  if (changed !== known) {
+    changes = (await read(`${api}/history`)).data?.changes ?? changes;
+    known = changed;
   }
-  if (run.status === "running") entries.push(entry("running", `attempt ${run.attempt} runs`, run.started_at, null));
-  if (run.status === "retrying") entries.push(entry("", `attempt ${run.attempt} is due`, run.run_at, null));
-  if (run.status === "queued") entries.push(entry("", "waits for a worker", run.run_at, null));
-  return element("ol", { class: "timeline" }, ...entries);
+  show(run);
+  const related = [...run.said.flatMap((said) => said.answers), ...run.children, ...run.replays];
+  const open = !ENDED.has(run.status) || related.some((other) => !ENDED.has(other.state));
+  return open || clock() - Date.parse(run.finished_at) < LINGER_MS ? POLL_MS : null;
 }
 
-function entry(kind, title, when, note, error) {
-  return element("li", { class: kind }, element("span", { class: "strong" }, title), " ", element("span", { class: "sub" }, moment(when), note ? ` · ${note}` : ""), error ? element("span", { class: "sub fault line", title: error }, error) : null);
+let away = false;
+
+function complainAway(text) {
+  if (away || text) complain(text);
+  away = Boolean(text);
 }
 
-function chain(run) {
-  const parts = [];
-  if (run.cause) parts.push(element("div", { class: "said" }, element("div", {}, element("span", { class: "soft" }, "answers"), element("span", { class: "strong mono" }, run.cause.type), element("span", { class: "sub" }, run.cause.run_id ? element("a", { href: `/runs/${run.cause.run_id}` }, "said by this run") : `from ${run.cause.source}, by ${run.cause.actor}`))));
-  for (const said of run.said) parts.push(saidBox(said));
-  return parts.length ? element("div", { class: "chain" }, ...parts) : empty("It answers no event and said none.");
+function refuse({ detail, status }) {
+  if (!known) draw("head", detail, () => [element("p", { class: "crumbs" }, element("a", { id: "up", href: "/runs" }, "Runs"), " / run"), element("h1", {}, "This run cannot be shown"), element("p", { class: "soft" }, detail)]);
+  else complainAway(detail);
+  return status >= 500 ? AWAY_MS : null;
 }
 
-function saidBox({ event, data, answers }) {
-  return element("div", { class: "said" },
-    element("div", {}, element("span", { class: "soft" }, "said"), element("span", { class: "strong mono" }, event.type), element("span", { class: "sub" }, moment(event.recorded_at))),
-    files(data),
-    element("details", {}, element("summary", {}, "Data"), json(data)),
-    answers.length ? element("ul", { class: "rows" }, ...answers.map((run) => element("li", {}, element("span", { class: "grow" }, runLink(run.id, run.task)), state(run.state)))) : null);
-}
-
-function files(data) {
-  const shown = (Array.isArray(data.artefacts) ? data.artefacts : []).filter((file) => typeof file.key === "string" && file.key.startsWith("reports/"));
-  if (!shown.length) return null;
-  const address = (key) => `/files/${key.split("/").map(encodeURIComponent).join("/")}`;
-  return element("div", {}, ...shown.map((file) => element("a", { class: "button", href: address(file.key), target: "_blank", rel: "noopener" }, String(file.format).toUpperCase())));
-}
-
-async function read() {
-  const answer = await askWithKey(`/api/v1/runs/${encodeURIComponent(id)}`);
-  if (!answer) return main.replaceChildren(empty("Seeing runs needs a key here. Load the page again to enter one."));
-  if (!answer.ok) {
-    main.replaceChildren(element("p", { class: "crumbs" }, element("a", { href: "/" }, "Status"), " / run"), element("h1", {}, "This run cannot be shown"), element("p", { class: "soft" }, await problem(answer)));
-    return answer.status >= 500 ? setTimeout(read, POLL_MS * 3) : null;
-  }
-  const run = await answer.json();
-  if (drawn !== JSON.stringify(run)) show(run);
-  drawn = JSON.stringify(run);
-  const open = !ENDED.has(run.status) || run.said.some((said) => said.answers.some((other) => !ENDED.has(other.state)));
-  if (open || Date.now() - Date.parse(run.finished_at) < 20000) setTimeout(read, POLL_MS);
-}
-
-read().catch(() => main.replaceChildren(empty("The gateway does not answer. Load the page again in a moment.")));
+const look = repeat(once);

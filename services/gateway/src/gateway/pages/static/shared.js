@@ -1,30 +1,38 @@
-// What all pages share: elements made of text only, times, the key, and asking the API.
+// What all pages share: elements made of text only, states and times.
 
 export function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
-    if (value === undefined || value === null) continue;
+    if (value === undefined || value === null || value === false) continue;
     if (key === "class") made.className = value;
     else if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else made.setAttribute(key, value);
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined).map((child) => (child instanceof Node ? child : String(child))));
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined).map((child) => (child instanceof Node ? child : String(child))));
   return made;
 }
 
-const STATES = new Set(["pending", "queued", "running", "retrying", "paused", "completed", "failed", "cancelled", "partial", "retried", "snoozed", "lost", "fired"]);
+export const ENDED = new Set(["completed", "failed", "cancelled", "partial"]);
+export const STATES = ["pending", "queued", "running", "retrying", "paused", "completed", "failed", "cancelled", "partial"];
+const KNOWN = new Set([...STATES, "retried", "snoozed", "lost", "fired", "handed_back"]);
 
 export function state(name) {
-  return element("span", { class: `state ${STATES.has(name) ? name : ""}` }, name);
+  return element("span", { class: `state ${KNOWN.has(name) ? name : ""}` }, name.replace("_", " "));
 }
 
 export function runLink(id, text) {
   return element("a", { href: `/runs/${encodeURIComponent(id)}`, class: "strong" }, text);
 }
 
+export const count = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
+
 // The gateway's clock, by the Date of its answers: the reader's clock may be wrong.
 let skew = 0;
 export const now = () => Date.now() + skew;
+
+export function correct(date) {
+  if (date && Math.abs(date - Date.now()) > 5000) skew = date - Date.now();
+}
 
 export function span(seconds) {
   const s = Math.max(0, seconds);
@@ -43,6 +51,7 @@ const PHRASES = {
   ago: (s) => (s < 2 ? "now" : `${whole(Math.floor(s))} ago`),
   in: (s) => (-s <= 0.5 ? "due" : `in ${whole(Math.ceil(-s))}`),
   for: (s) => whole(Math.floor(s)),
+  left: (s) => (-s <= 1 ? "nearly done" : `about ${whole(Math.ceil(-s))} left`),
 };
 
 export function moment(iso, phrase = "ago", stale = null) {
@@ -60,65 +69,10 @@ function tick(time) {
 
 setInterval(() => document.querySelectorAll("time[data-phrase]").forEach(tick), 1000);
 
+export const between = (from, to) => (Date.parse(to) - Date.parse(from)) / 1000;
+
 export function took(run) {
   if (!run.started_at) return element("span", { class: "soft" }, "—");
   if (!run.finished_at) return run.state === "running" || run.status === "running" ? moment(run.started_at, "for") : element("span", { class: "soft" }, "—");
-  return element("span", { class: "number" }, span((Date.parse(run.finished_at) - Date.parse(run.started_at)) / 1000));
-}
-
-// The key lives as long as the tab, and goes nowhere but into the header.
-const KEY = "carillon-key";
-const key = () => sessionStorage.getItem(KEY);
-
-export async function ask(path, options = {}) {
-  const headers = { Accept: "application/json", ...options.headers };
-  if (key()) headers.Authorization = `Bearer ${key()}`;
-  const answer = await fetch(path, { ...options, headers });
-  const date = Date.parse(answer.headers.get("date"));
-  if (date && Math.abs(date - Date.now()) > 5000) skew = date - Date.now();
-  return answer;
-}
-
-export async function askWithKey(path, options = {}) {
-  if (!key() && options.method === "POST" && !(await requestKey(""))) return null;
-  for (;;) {
-    const sent = key();
-    const answer = await ask(path, options);
-    if (answer.status !== 401) return answer;
-    sessionStorage.removeItem(KEY);
-    if (!(await requestKey(sent ? "That key is not known here." : ""))) return null;
-  }
-}
-
-let asking = null;
-
-function requestKey(complaint) {
-  asking ??= openDialog(complaint).finally(() => (asking = null));
-  return asking;
-}
-
-function openDialog(complaint) {
-  const input = element("input", { id: "key", type: "password", autocomplete: "off", spellcheck: "false", placeholder: "carillon_…", required: "" });
-  return new Promise((resolve) => {
-    const close = (value) => { dialog.close(); dialog.remove(); resolve(value); };
-    const form = element("form", { onsubmit: (event) => {
-      event.preventDefault();
-      sessionStorage.setItem(KEY, input.value.trim());
-      close(true);
-    } },
-      element("h2", {}, "This needs your key"),
-      element("p", {}, complaint || "When Carillon started, it printed where the key is kept. It stays in this tab and is forgotten when you close it."),
-      element("label", { for: "key" }, "Key"), input,
-      element("div", { class: "actions" },
-        element("button", { type: "button", onclick: () => close(false) }, "Not now"),
-        element("button", { type: "submit", class: "primary" }, "Use this key")));
-    const dialog = element("dialog", { "aria-label": "Key", oncancel: () => close(false) }, form);
-    document.body.append(dialog);
-    dialog.showModal();
-    input.focus();
-  });
-}
-
-export async function problem(answer) {
-  try { return (await answer.json()).detail || `HTTP ${answer.status}`; } catch { return `HTTP ${answer.status}`; }
+  return element("span", { class: "number" }, span(between(run.started_at, run.finished_at)));
 }

@@ -1,24 +1,10 @@
 // The status page: the live stream, or polling where the stream is not to be had, drawn section by section.
 
-import { ask, askWithKey, element, moment, problem, runLink, state, took } from "./shared.js";
-
-const POLL_MS = 3000;
-const place = (id) => document.getElementById(id);
-const drawn = {};
-
-function draw(id, data, make) {
-  const fingerprint = JSON.stringify(data);
-  if (drawn[id] === fingerprint) return;
-  drawn[id] = fingerprint;
-  const focused = document.activeElement?.id;
-  place(id).replaceChildren(...[make(data)].flat());
-  if (focused && document.activeElement?.id !== focused) place(focused)?.focus();
-}
-
-const empty = (...parts) => element("p", { class: "empty" }, ...parts);
-const code = (text) => element("code", {}, text);
-const rows = (items) => element("ul", { class: "rows" }, ...items);
-const line = (properties, ...children) => element("span", { ...properties, class: `line ${properties.class ?? ""}` }, ...children);
+import { askWithKey, send } from "./api.js";
+import { act } from "./dialogs.js";
+import { follow } from "./live.js";
+import { button, code, draw, empty, left, line, place, progressBar, rows } from "./parts.js";
+import { element, moment, runLink, state, took } from "./shared.js";
 
 function show(data) {
   draw("figures", figures(data), (list) => list.map(figure));
@@ -26,7 +12,7 @@ function show(data) {
   draw("failed", data.failed, failed);
   draw("recent", data.recent, recent);
   draw("schedules", data.schedules, schedules);
-  draw("domains", data.domains, domains);
+  draw("domains", [data.domains, data.holds], domains);
   draw("workers", data.workers, workers);
   draw("events", data.events, events);
 }
@@ -36,25 +22,37 @@ function figures(data) {
   const slots = data.workers.reduce((n, worker) => n + worker.concurrency, 0);
   const failures = sum("failed");
   return [
-    ["Running", sum("running"), `of ${slots} slots`, sum("running") ? "busy" : ""],
-    ["Waiting", sum("queued", "pending", "retrying"), "queued or to be retried", ""],
-    ["Completed", sum("completed"), "in 24 hours", ""],
-    ["Failed", failures, "in 24 hours", failures ? "bad" : ""],
+    ["Running", sum("running"), `of ${slots} slots`, sum("running") ? "busy" : "", "/runs?state=running"],
+    ["Waiting", sum("queued", "pending", "retrying"), "queued or to be retried", "", "/runs?state=queued&state=pending&state=retrying"],
+    ["Completed", sum("completed"), "in 24 hours", "", "/runs?state=completed"],
+    ["Failed", failures, "in 24 hours", failures ? "bad" : "", "/dead-letters"],
     ["Workers", data.workers.length, `in ${new Set(data.workers.map((worker) => worker.domain)).size} domains`, ""],
     ["Transport", data.transport === "rabbitmq" ? "RabbitMQ" : "PostgreSQL", "carries the runs", "word"],
   ];
 }
 
-function figure([name, value, note, kind]) {
+function figure([name, value, note, kind, address]) {
   const shown = typeof value === "number" ? value.toLocaleString("en") : value;
-  return element("div", { class: `figure ${kind}` }, element("dt", {}, name), element("dd", { class: kind === "word" ? "word" : null }, shown, element("small", {}, note)));
+  const told = address ? element("a", { id: `figure-${name}`, href: address }, name) : name;
+  return element("div", { class: `figure ${kind}` }, element("dt", {}, told), element("dd", { class: kind === "word" ? "word" : null }, shown, element("small", {}, note)));
 }
 
 function running(list) {
   if (!list.length) return empty("Nothing runs right now. ", code("carillon tour"), " sets the whole chain going.");
   return rows(list.map((run) => element("li", {},
-    element("span", { class: "grow" }, line({}, runLink(run.id, run.task)), line({ class: "sub" }, `by ${run.actor}`, run.attempt > 1 ? ` · attempt ${run.attempt}` : "")),
+    element("span", { class: "grow" }, line({}, runLink(run.id, run.task)), line({ class: "sub" }, told(run))),
+    run.progress && run.progress.fraction !== null ? meter(run) : null,
     element("span", { class: "right soft" }, took(run)))));
+}
+
+function told(run) {
+  const parts = [run.progress?.stage, run.progress?.message].filter(Boolean);
+  return parts.length ? parts.join(" · ") : `by ${run.actor}${run.attempt > 1 ? ` · attempt ${run.attempt}` : ""}`;
+}
+
+function meter(run) {
+  const [bar, percent] = progressBar(run.progress, `Progress of ${run.task}`);
+  return element("span", { class: "meter" }, bar, line({ class: "sub" }, `${percent} %`, left(run.progress) ? " · " : "", left(run.progress)));
 }
 
 function failed(list) {
@@ -92,33 +90,53 @@ function schedules(list) {
     element("button", { id: `steer-${schedule.name}`, "aria-label": `${schedule.paused ? "Resume" : "Pause"} ${schedule.name}`, onclick: (event) => steer(schedule, event.currentTarget) }, schedule.paused ? "Resume" : "Pause"))));
 }
 
-async function steer(schedule, button) {
-  button.disabled = true;
+async function steer(schedule, pressed) {
+  pressed.disabled = true;
   complain("click", "");
-  try {
-    const path = `/api/v1/tasks/scheduled/${encodeURIComponent(schedule.name)}/${schedule.paused ? "resume" : "pause"}`;
-    const answer = await askWithKey(path, { method: "POST" });
-    if (answer && !answer.ok) complain("click", await problem(answer));
-    if (answer?.ok) await poll();
-  } catch {
-    complain("click", "The gateway does not answer.");
-  } finally {
-    button.disabled = false;
-    // The button was drawn anew, or lost the focus while it was disabled: who came by keyboard goes on from there.
-    if (document.activeElement === document.body) place(button.id)?.focus();
-  }
+  const path = `/api/v1/tasks/scheduled/${encodeURIComponent(schedule.name)}/${schedule.paused ? "resume" : "pause"}`;
+  const answer = await send(path, {});
+  if (answer?.detail) complain("click", answer.detail);
+  if (answer?.data) await poll();
+  pressed.disabled = false;
+  // The button was drawn anew, or lost the focus while it was disabled: who came by keyboard goes on from there.
+  if (document.activeElement === document.body) place(pressed.id)?.focus();
 }
 
 const ORDER = ["completed", "partial", "running", "retrying", "paused", "queued", "pending", "cancelled", "failed"];
 
-function domains(list) {
+function domains([list, holds]) {
   if (!list.length) return empty("No domain has registered. Start one: ", code("carillon serve backup"), ".");
-  return rows(list.map((domain) => {
+  return rows(list.flatMap((domain) => {
     const parts = ORDER.filter((name) => domain.counts[name]);
     const total = parts.reduce((n, name) => n + domain.counts[name], 0);
     const words = parts.map((name) => `${domain.counts[name].toLocaleString("en")} ${name}`).join(" · ") || "no runs in 24 hours";
-    return element("li", {}, element("span", { class: "grow" }, line({ class: "strong" }, domain.name), mix(domain.counts, parts, total), line({ class: "sub", title: words }, words)));
+    const hold = holds.find((one) => one.name === domain.name);
+    const tasks = holds.filter((one) => one.name.startsWith(`${domain.name}.`));
+    return [element("li", {}, element("span", { class: "grow" },
+      line({}, element("a", { id: `domain-${domain.name}`, class: "strong", href: `/runs?domain=${encodeURIComponent(domain.name)}` }, domain.name), hold ? [" ", state("paused")] : null),
+      mix(domain.counts, parts, total), line({ class: "sub", title: words }, words), hold ? heldBy(hold) : null),
+    holdButton(domain.name, Boolean(hold))),
+    ...tasks.map((task) => element("li", { class: "under" }, element("span", { class: "grow" }, line({}, element("span", { class: "strong" }, task.name), " ", state("paused")), heldBy(task)), holdButton(task.name, true)))];
   }));
+}
+
+function heldBy(hold) {
+  return element("span", { class: "sub held" }, `by ${hold.actor}, `, moment(hold.since), hold.reason ? `: ${hold.reason}` : "");
+}
+
+function holdButton(name, held) {
+  return button(`hold-${name}`, held ? "Resume" : "Pause", () => hold(name, held), { "aria-label": `${held ? "Resume" : "Pause"} ${name}` });
+}
+
+async function hold(name, held) {
+  const kind = name.includes(".") ? "tasks" : "domains";
+  const done = await act({
+    title: held ? `Resume ${name}` : `Pause ${name}`,
+    text: held ? "Its runs that wait start again." : "Nothing of it starts until it is resumed. What executes goes on, and what is submitted waits.",
+    verb: held ? "Resume" : "Pause",
+    path: `/api/v1/${kind}/${encodeURIComponent(name)}/${held ? "resume" : "pause"}`,
+  });
+  if (done) await poll();
 }
 
 function mix(counts, parts, total) {
@@ -166,49 +184,28 @@ function pulse(name, text) {
 async function poll() {
   const answer = await askWithKey("/api/v1/overview");
   if (!answer) return pulse("away", "needs a key");
-  if (!answer.ok) return complain("picture", await problem(answer));
+  const told = await answer.json().catch(() => ({}));
+  if (!answer.ok) return complain("picture", told.detail ?? `HTTP ${answer.status}`);
   complain("picture", "");
-  show(await answer.json());
+  show(told);
 }
 
-async function follow() {
-  const answer = await ask("/api/v1/live");
-  if (!answer.ok || !answer.body) return false;
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return true;
-    const frames = (rest + value).split("\n\n");
-    rest = frames.pop();
-    for (const frame of frames) take(frame);
-  }
-}
-
-function take(frame) {
-  const fields = Object.fromEntries(frame.split("\n").filter((text) => !text.startsWith(":")).map((text) => [text.slice(0, text.indexOf(":")), text.slice(text.indexOf(":") + 2)]));
-  if (fields.event === "overview") {
+follow({
+  picture: (data) => {
     pulse("live", "live");
     complain("picture", "");
-    show(JSON.parse(fields.data));
-  } else if (fields.event === "away") {
+    show(data);
+  },
+  away: ({ detail }) => {
     pulse("away", "PostgreSQL is away");
-    complain("picture", JSON.parse(fields.data).detail);
-  }
-}
-
-const rest = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
-for (;;) {
-  try {
-    const streamed = document.hidden ? false : await follow();
-    if (!streamed) {
-      pulse("polling", "polling");
-      await poll();
-    }
-  } catch {
+    complain("picture", detail);
+  },
+  poll: async () => {
+    pulse("polling", "polling");
+    await poll();
+  },
+  lost: () => {
     pulse("away", "gateway is away");
     complain("picture", "The gateway does not answer; this picture is old. It is tried again by itself.");
-  }
-  await rest(POLL_MS);
-}
+  },
+});

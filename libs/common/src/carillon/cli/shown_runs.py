@@ -1,0 +1,135 @@
+"""`carillon runs` and `carillon runs show`: what the ledger knows of runs. It asks PostgreSQL itself."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, replace
+from typing import Any
+from uuid import UUID
+
+import orjson
+from rich.console import Console
+
+from carillon.cli.asking import asking
+from carillon.cli.exits import FAILED, OK, complain, in_one_sentence
+from carillon.cli.tables import PLAIN_WIDTH, print_table, printable
+from carillon.errors import ConfigurationError, InvalidArgumentsError
+from carillon.ledger.history import History, Row
+from carillon.ledger.records import Priority
+from carillon.ledger.search import Search
+from carillon.ledger.typed import typed_search
+from carillon.stored_results import stored_in
+
+LEDGER = "ledger"
+COLUMNS = ("id", "task", "state", "attempt", "created_at", "seconds", "labels", "error")
+#: What is told of a run line by line; the rest is in the JSON.
+DETAILS = (
+    "id", "task", "state", "priority", "labels", "actor", "created_at", "run_at", "started_at", "finished_at",
+    "worker_id", "parent_id", "replay_of", "unique_key", "idempotency_key", "deadline_at",
+)  # fmt: skip
+
+
+def find(words: Mapping[str, Any], *, limit: int, as_json: bool) -> int:
+    """Show the newest runs that fit the filters, by the words of `carillon.ledger.typed`."""
+    return in_one_sentence(lambda: asyncio.run(_find(_search(words, limit), as_json=as_json)))
+
+
+def show_one(run: str, *, as_json: bool) -> int:
+    """Show all that is known of one run; 1 when nobody knows it."""
+    return in_one_sentence(lambda: asyncio.run(_show_one(_id(run), as_json=as_json)))
+
+
+async def _find(search: Search, *, as_json: bool) -> int:
+    async with asking(LEDGER) as engine:
+        rows = await History(engine).search(search)
+    if as_json:
+        sys.stdout.writelines(f"{_json(row)}\n" for row in rows)
+    else:
+        print_table(COLUMNS, (_line(row) for row in rows), "No run.")
+    return OK
+
+
+async def _show_one(run: UUID, *, as_json: bool) -> int:
+    async with asking(LEDGER) as engine:
+        history = History(engine)
+        row = await history.run(run)
+        attempts = [] if row is None else await history.attempts(run)
+        changes = await history.changes(run)
+    if row is None:
+        complain("No run has this id; it may have ended longer ago than runs are kept.")
+        return FAILED
+    if as_json:
+        told = {**row, "attempts": attempts, "history": [asdict(change) for change in changes]}
+        sys.stdout.write(f"{_json(told)}\n")
+    else:
+        _print_details(row, attempts)
+        sys.stdout.write("\nHistory\n")
+        print_table(("at", "state", "by", "what"), (astuple(change) for change in changes), "")
+    return OK
+
+
+def _print_details(row: Row, attempts: Sequence[Row]) -> None:
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    shown = {name: row[name] for name in DETAILS if row[name] not in (None, {})}
+    shown["priority"] = Priority(row["priority"]).name.lower()
+    shown |= {"arguments": _json(row["args"]), "result": _result(row), "progress": _progress(row["progress"])}
+    if row["error"] is not None:
+        shown["error"] = f"{row['error'].get('type')}: {row['error'].get('message')}"
+    for name, value in shown.items():
+        if value not in (None, "null"):
+            console.print(f"{name:<16} {printable(value)}", soft_wrap=True)
+    if attempts:
+        sys.stdout.write("\nAttempts\n")
+        columns = ("attempt", "outcome", "started_at", "seconds", "worker_id")
+        print_table(
+            (*columns, "error"), ([*_cells(columns, a), (a["error"] or {}).get("message")] for a in attempts), ""
+        )
+
+
+def _line(row: Row) -> list[object]:
+    labels = " ".join(f"{name}:{value}" for name, value in row["labels"].items())
+    return [*_cells(COLUMNS[:-2], row), labels, (row["error"] or "")[:120]]
+
+
+def _cells(columns: Sequence[str], row: Row) -> list[object]:
+    cells = {**row, "seconds": None}
+    if row["started_at"] is not None and row["finished_at"] is not None:
+        cells["seconds"] = f"{(row['finished_at'] - row['started_at']).total_seconds():.2f}"
+    return [cells[name] for name in columns]
+
+
+def _result(row: Row) -> str:
+    stored = stored_in(row["id"], row["result"])
+    return _json(row["result"]) if stored is None else f"{stored.bytes} bytes, in storage at {stored.key}"
+
+
+def _progress(kept: Mapping[str, Any] | None) -> str | None:
+    if kept is None:
+        return None
+    percent = None if kept.get("fraction") is None else f"{kept['fraction']:.0%}"
+    return " ".join(str(part) for part in (percent, kept.get("stage"), kept.get("message")) if part)
+
+
+def _search(words: Mapping[str, Any], limit: int) -> Search:
+    try:
+        return replace(typed_search(words), limit=limit)
+    except InvalidArgumentsError as error:
+        message = f"{error}."
+        raise ConfigurationError(message) from error
+
+
+def _id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        message = "This is no id of a run; ids look like 0198f0c1-0000-7000-8000-000000000000."
+        raise ConfigurationError(message) from error
+
+
+def _json(value: object) -> str:
+    # The names of columns are a kind of text of SQLAlchemy's.
+    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()

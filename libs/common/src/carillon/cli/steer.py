@@ -1,0 +1,167 @@
+"""What operators do to runs, queues and dead letters, each as one request to the gateway and one line about it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+
+from carillon.cli.bulk import act
+from carillon.cli.exits import OK, in_one_sentence
+from carillon.cli.gateway import Gateway, step
+from carillon.cli.settings import CommandSettings
+from carillon.cli.tables import print_table, printable
+from carillon.errors import ConfigurationError
+
+GROUP = ("fingerprint", "what", "count", "last_at", "error")
+#: Of an error, in a table.
+MOST_ERROR = 100
+
+
+def steer_run(word: str, run: str, reason: str | None) -> int:
+    """Cancel, pause, resume or settle a run."""
+    return _asked(lambda gateway: _steer_run(gateway, word, run, reason))
+
+
+async def _steer_run(gateway: Gateway, word: str, run: str, reason: str | None) -> None:
+    answer = await gateway.post(f"runs/{step(run)}/{word}", {"reason": reason})
+    if word == "cancel" and answer["asked"]:
+        _say(f"{answer['cancelled']} ended; {answer['asked']} still execute and were asked to end.")
+    elif word == "cancel":
+        _say(f"{run} is {answer['state']}; {answer['cancelled']} ended with this.")
+    else:
+        _say(f"{run} is {'settled' if word == 'settle' else answer['state']}.")
+
+
+def replay_run(run: str, args: str | None, reason: str | None) -> int:
+    """Run what failed again, perhaps with other arguments."""
+
+    async def replay(gateway: Gateway) -> None:
+        body = {"args": None if args is None else json_object(args, "--args"), "reason": reason}
+        answer = await gateway.post(f"runs/{step(run)}/replay", body)
+        _say(f"{run} runs again as {answer['run_id']}{'' if answer['created'] else ', which was there already'}.")
+
+    return _asked(replay)
+
+
+def steer_queue(word: str, name: str, reason: str | None) -> int:
+    """Pause or resume a domain or a task."""
+
+    async def steer(gateway: Gateway) -> None:
+        kind = "tasks" if "." in name else "domains"
+        answer = await gateway.post(f"{kind}/{step(name)}/{word}", {"reason": reason})
+        state = "is paused: nothing of it starts" if answer["paused"] else "goes on"
+        _say(f"{name} {state}{'' if answer['changed'] else ', as before'}.")
+
+    return _asked(steer)
+
+
+def show_holds() -> int:
+    """Show what is paused."""
+
+    async def show(gateway: Gateway) -> None:
+        names = ("name", "since", "actor", "reason")
+        found = (await gateway.get("holds"))["holds"]
+        print_table(names, ([hold[name] for name in names] for hold in found), "Nothing is paused.")
+
+    return _asked(show)
+
+
+def show_groups(domain: str | None, limit: int) -> int:
+    """Show the groups of dead letters."""
+
+    async def show(gateway: Gateway) -> None:
+        query = {"limit": limit} | ({} if domain is None else {"domain": domain})
+        found = await gateway.get("dead-letters", query)
+        rows = [_group(group, group["task"]) for group in found["runs"]]
+        rows += [_group(group, f"messages in {group['queue']}") for group in found["messages"]]
+        print_table(GROUP, rows, "No dead letter.")
+
+    return _asked(show)
+
+
+def _group(group: Mapping[str, Any], what: str) -> tuple[object, ...]:
+    kind = f"{group['type']}: " if group.get("type") else ""
+    return group["fingerprint"], what, group["count"], group["last_at"], f"{kind}{group['error']}"[:MOST_ERROR]
+
+
+def show_group(fingerprint: str, task: str | None, limit: int) -> int:
+    """Show the runs or messages of a group."""
+
+    async def show(gateway: Gateway) -> None:
+        query = {"limit": limit} | ({} if task is None else {"task": task})
+        found = await gateway.get(f"dead-letters/{step(fingerprint)}", query)
+        rows = [(run["id"], run["task"], run["finished_at"], _json(run["args"])) for run in found["runs"]]
+        rows += [(m["id"], m["queue"], m["received_at"], m["text"] or m["base64"]) for m in found["messages"]]
+        print_table(("id", "task or queue", "at", "arguments or body"), rows, "Nothing.")
+
+    return _asked(show)
+
+
+def replay_group(fingerprint: str, task: str | None, rate: float, *, canary: bool, reason: str | None) -> int:
+    """Run the failed runs of a group again, at a rate, after one that goes ahead."""
+
+    async def replay(gateway: Gateway) -> None:
+        wishes = {"rate": rate, "canary": canary, "reason": reason}
+        begun = await gateway.post(f"dead-letters/{step(fingerprint)}/replay", {**wishes, "task": task})
+        done = await act(gateway, begun, wishes)
+        ahead = begun["canary"]
+        _say(f"{done} run again{f' when {ahead}, which goes ahead, has completed' if ahead else ''}.")
+
+    return _asked(replay)
+
+
+def discard_group(fingerprint: str, task: str | None, reason: str | None) -> int:
+    """Settle the runs of a group, or throw its messages away."""
+
+    async def discard(gateway: Gateway) -> None:
+        count, remaining = 0, 1
+        while remaining:
+            answer = await gateway.post(f"dead-letters/{step(fingerprint)}/discard", {"task": task, "reason": reason})
+            count, remaining = count + answer["count"], answer["remaining"]
+        _say(f"{count} discarded.")
+
+    return _asked(discard)
+
+
+def redeliver(message: str, body: str | None, reason: str | None) -> int:
+    """Hand a message to its queue again, perhaps mended."""
+
+    async def deliver(gateway: Gateway) -> None:
+        wishes = {"body": body, "reason": reason}
+        answer = await gateway.post(f"dead-letters/messages/{step(message)}/redeliver", wishes)
+        _say(f"{message} is in {answer['queue']} again.")
+
+    return _asked(deliver)
+
+
+def json_object(text: str, where: str) -> dict[str, Any]:
+    """What was typed as a JSON object; raises `ConfigurationError`."""
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        message = f'{where} is no JSON ({error}); write an object such as \'{{"name": "value"}}\'.'
+        raise ConfigurationError(message) from error
+    if not isinstance(found, dict):
+        message = f'{where} has to be a JSON object, such as \'{{"name": "value"}}\'.'
+        raise ConfigurationError(message)
+    return found
+
+
+def _asked(do: Callable[[Gateway], Awaitable[None]]) -> int:
+    async def run() -> int:
+        await do(Gateway(CommandSettings()))
+        return OK
+
+    return in_one_sentence(lambda: asyncio.run(run()))
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _say(sentence: str) -> None:
+    sys.stdout.write(f"{printable(sentence)}\n")

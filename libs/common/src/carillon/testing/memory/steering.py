@@ -1,0 +1,150 @@
+"""What people do to runs and queues, in memory: cancel, pause, resume, and run again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from carillon import clock
+from carillon.errors import InvalidArgumentsError
+from carillon.ledger.audit import Actor
+from carillon.ledger.records import Submitted
+from carillon.ledger.replays import REPLAYABLE, Replays, checked, repetition
+from carillon.ledger.steering import Cancelled, Hold, Steering, cancellation, unknown_name, word
+from carillon.testing.memory.conditions import resolve
+from carillon.testing.memory.store import WAITING, refuse
+
+if TYPE_CHECKING:
+    from carillon.testing.memory.ledger import MemoryLedger
+
+
+class MemorySteering(Steering):
+    """What people do to runs and queues."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        super().__init__(ledger)
+        self._memory = ledger
+        self._store = ledger.store
+
+    async def cancel(self, run: UUID, actor: Actor, reason: str | None = None) -> Cancelled:
+        """Cancel a run and whatever it submitted."""
+        family = self._family(run)
+        told = cancellation(actor, reason)
+        waiting = [row for row in family if row["state"] in WAITING]
+        running = [row for row in family if row["state"] == "running"]
+        for row in waiting:
+            self._store.bury(row, "cancelled", error=dict(told))
+        for row in running:
+            if row["cancel"] is None:
+                row["cancel"] = dict(told)
+                self._store.wake(str(row["worker_id"]))
+        cancelled = Cancelled(len(waiting), len(running))
+        if any(cancelled):
+            self._store.record(actor.did("run.cancelled", str(run), reason, **cancelled._asdict()))
+        await self._memory.followups.follow([row["id"] for row in waiting if row["awaited"]])
+        return cancelled
+
+    def _family(self, run: UUID) -> list[dict[str, Any]]:
+        """A run and all that it submitted that live."""
+        family, grows = {run}, True
+        while grows:
+            children = {row["id"] for row in self._store.runs() if row["parent_id"] in family}
+            grows = not children <= family
+            family |= children
+        return [row for one in sorted(family) if (row := self._store.live.get(one)) is not None]
+
+    async def wanted(self, running: Sequence[UUID]) -> list[tuple[UUID, str]]:
+        """Which of these executing runs somebody wants cancelled, and why."""
+        rows = [row for run in running if (row := self._store.live.get(run)) is not None]
+        return [
+            (row["id"], row["cancel"]["message"])
+            for row in rows
+            if row["state"] == "running" and row["cancel"] is not None
+        ]
+
+    async def pause_run(self, run: UUID, actor: Actor, reason: str | None = None) -> str | None:
+        """Let a run that waits not start until it is resumed; returns its state afterwards, None for an unknown run."""
+        row = self._store.live.get(run)
+        if row is not None and row["state"] in WAITING - {"paused"}:
+            row |= {"state": "paused", "dispatched_at": None}
+            self._store.record(actor.did("run.paused", str(run), reason))
+        return self._state(run)
+
+    async def resume_run(self, run: UUID, actor: Actor, reason: str | None = None) -> str | None:
+        """Let a paused run go on; returns its state afterwards, None for an unknown run."""
+        row = self._store.live.get(run)
+        if row is not None and row["state"] == "paused":
+            waits = "pending" if row["after"] is not None else "retrying" if row["attempt"] > 1 else "queued"
+            row |= {"state": waits, "run_at": max(row["run_at"], clock.now())}
+            self._store.wake(row["domain"])
+            awaited = resolve(self._store, [run])
+            self._store.record(actor.did("run.resumed", str(run), reason))
+            await self._memory.followups.follow(awaited)
+        return self._state(run)
+
+    def _state(self, run: UUID) -> str | None:
+        row = self._store.run(run)
+        return None if row is None else row["state"]
+
+    async def pause(self, name: str, actor: Actor, reason: str | None = None) -> bool:
+        """Let nothing of a domain, or of one task, start; False when it was paused before."""
+        if not any(name in {task["name"], task["domain"]} for task in self._store.tasks.values()):
+            raise InvalidArgumentsError(unknown_name(name))
+        if name in self._store.holds:
+            return False
+        self._store.holds[name] = {"name": name, "actor": actor.name, "reason": reason, "since": clock.now()}
+        self._store.record(actor.did(word(name, "paused"), name, reason))
+        return True
+
+    async def resume(self, name: str, actor: Actor, reason: str | None = None) -> bool:
+        """Let a paused domain or task start its runs again; False when it was not paused."""
+        if self._store.holds.pop(name, None) is None:
+            return False
+        self._store.record(actor.did(word(name, "resumed"), name, reason))
+        self._store.wake(name.partition(".")[0])
+        return True
+
+    async def holds(self) -> list[Hold]:
+        """What is paused, by name."""
+        return [Hold(**self._store.holds[name]) for name in sorted(self._store.holds)]
+
+
+class MemoryReplays(Replays):
+    """Repeats runs."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        super().__init__(ledger)
+        self._memory = ledger
+        self._store = ledger.store
+
+    async def replay(
+        self, run: UUID, actor: Actor, reason: str | None = None, *, args: Mapping[str, Any] | None = None
+    ) -> Submitted:
+        """Run a failed, cancelled or partial run again; asking twice makes one."""
+        original = checked(run, self._store.ended.get(run))
+        earlier = [row for row in self._store.runs() if row["replay_of"] == run]
+        for row in earlier:
+            if row["state"] not in REPLAYABLE:
+                return Submitted(row["id"], created=False)
+        submitted = await self._memory.conditions.accept(repetition(original, len(earlier), actor, args))
+        details = {"as_run": str(submitted.id), "edited": args is not None}
+        self._store.record(actor.did("run.replayed", str(run), reason, **details))
+        return submitted
+
+    async def replay_all(self, *_: object, **__: object) -> list[Submitted]:
+        """Not in memory."""
+        refuse("acts on many runs")
+
+    async def settle(self, runs: Sequence[UUID], actor: Actor, reason: str | None = None) -> int:
+        """Say of failed runs that nothing more has to be done about them; returns of how many that was news."""
+        rows = [row for run in runs if (row := self._store.ended.get(run)) is not None]
+        news = [row for row in rows if row["state"] == "failed" and row["settled_at"] is None]
+        for row in news:
+            row["settled_at"] = clock.now()
+        if len(news) == 1:
+            self._store.record(actor.did("run.settled", str(news[0]["id"]), reason))
+        elif news:
+            ids = [str(row["id"]) for row in news]
+            self._store.record(actor.did("runs.settled", f"{len(ids)} runs", reason, runs=ids))
+        return len(news)

@@ -1,0 +1,111 @@
+"""What tests do behind a platform, to the rows of PostgreSQL or to those of the twin: crashes, and time gone by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from carillon import clock
+from carillon.ledger.ledger import Ledger
+from carillon.platform import Platform
+from carillon.testing.memory import MemoryLedger, MemoryPlatform
+
+
+class Start(NamedTuple):
+    priority: int
+    at: datetime
+
+
+async def execute(platform: Platform, statement: str, *arguments: object) -> None:
+    async with platform.ledger.transaction() as connection:
+        await connection.execute(statement, *arguments)
+
+
+async def silence_workers(platform: Platform) -> None:
+    """Let every worker have said nothing for a minute."""
+    if isinstance(platform, MemoryPlatform):
+        for row in platform.store.workers.values():
+            row["heartbeat_at"] = clock.now() - timedelta(minutes=1)
+    else:
+        await execute(platform, "update carillon.workers set heartbeat_at = now() - interval '1 minute'")
+
+
+async def let_it_have_ended(platform: Platform, run: UUID, hours: int) -> None:
+    """Let an ended run have ended so many hours ago."""
+    if isinstance(platform, MemoryPlatform):
+        platform.store.ended[run]["ended_on"] = (clock.now() - timedelta(hours=hours)).date()
+    else:
+        age = timedelta(hours=hours)
+        await execute(
+            platform, "update carillon.runs set ended_on = (now() - $2::interval)::date where id = $1", run, age
+        )
+
+
+async def complete_unnoticed(platform: Platform, run: UUID, worker: UUID) -> None:
+    """Let a run have completed a minute ago, without anybody who awaits it being told."""
+    if isinstance(platform, MemoryPlatform):
+        platform.store.bury(platform.store.live[run], "completed", worker_id=worker)
+        platform.store.ended[run]["finished_at"] -= timedelta(minutes=1)
+    else:
+        await execute(
+            platform,
+            """update carillon.runs set state = 'completed', finished_at = now() - interval '1 minute', worker_id = $2,
+               ended_on = (now() at time zone 'UTC')::date where id = $1""",
+            run,
+            worker,
+        )
+
+
+async def starts(platform: Platform) -> list[Start]:
+    """When each run was started."""
+    if isinstance(platform, MemoryPlatform):
+        rows = list(platform.store.runs())
+    else:
+        rows = await platform.ledger.pool.fetch("select priority, started_at from carillon.runs")
+    return [Start(row["priority"], row["started_at"]) for row in rows if row["started_at"] is not None]
+
+
+async def row(ledger: Ledger, run: UUID) -> Mapping[str, Any]:
+    if isinstance(ledger, MemoryLedger):
+        return ledger.store.run(run)
+    return await ledger.pool.fetchrow("select * from carillon.runs where id = $1", run)
+
+
+async def attempts(ledger: Ledger, run: UUID) -> Sequence[Mapping[str, Any]]:
+    """Those that did not end the run."""
+    if isinstance(ledger, MemoryLedger):
+        return ledger.store.attempts.get(run, [])
+    return await ledger.pool.fetch("select * from carillon.attempts where run_id = $1 order by attempt", run)
+
+
+async def events(ledger: Ledger, event: UUID) -> Sequence[Mapping[str, Any]]:
+    if isinstance(ledger, MemoryLedger):
+        return [ledger.store.events[event]] if event in ledger.store.events else []
+    return await ledger.pool.fetch("select * from carillon.events where id = $1", event)
+
+
+async def answering(ledger: Ledger, event: UUID) -> set[UUID]:
+    """The runs that answer an event."""
+    if isinstance(ledger, MemoryLedger):
+        rows = [each for each in ledger.store.runs() if each["event_id"] == event]
+    else:
+        rows = await ledger.pool.fetch("select id from carillon.runs where event_id = $1", event)
+    return {each["id"] for each in rows}
+
+
+async def silence(ledger: Ledger, worker: UUID) -> None:
+    """Let a worker have said nothing for an hour."""
+    if isinstance(ledger, MemoryLedger):
+        ledger.store.workers[worker]["heartbeat_at"] -= timedelta(hours=1)
+        return
+    ago = "update carillon.workers set heartbeat_at = now() - interval '1 hour' where id = $1"
+    await ledger.pool.execute(ago, worker)
+
+
+async def let_it_expire(ledger: Ledger, run: UUID, at: datetime) -> None:
+    if isinstance(ledger, MemoryLedger):
+        ledger.store.live[run]["expires_at"] = at
+        return
+    await ledger.pool.execute("update carillon.runs set expires_at = $2 where id = $1", run, at)

@@ -1,0 +1,73 @@
+"""What the details of a run tell of others: why it waits, who executed it, what repeats it, whom it submitted."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+
+def submit(gateway, **more: object) -> str:
+    answer = gateway.post("/api/v1/tasks", {"task": "bells.ring", "args": {"times": 1}} | more)
+    assert answer.status_code == 202, answer.text
+    return answer.json()["id"]
+
+
+def details(gateway, run: str):
+    return gateway.http.get(f"/api/v1/runs/{run}").json()
+
+
+@pytest.fixture
+def held(gateway):
+    gateway.post("/api/v1/domains/bells/pause", {"reason": "the tower is shut"})
+    yield
+    gateway.post("/api/v1/domains/bells/resume", {})
+
+
+def test_a_waiting_run_tells_whom_it_needs(gateway):
+    first = submit(gateway, delay=3600)
+    second = submit(gateway, after={"runs": [first]})
+
+    assert details(gateway, second)["needs"] == [
+        {"id": first, "task": "bells.ring", "state": "queued", "outcome": None}
+    ]
+
+    gateway.post(f"/api/v1/runs/{first}/cancel", {})
+
+    ended = gateway.ended(second)
+    assert [need["outcome"] for need in ended["needs"]] == ["cancelled"]
+
+
+@pytest.mark.usefixtures("held")
+def test_a_waiting_run_tells_who_holds_its_domain(gateway):
+    run = submit(gateway, delay=3600)
+
+    (hold,) = details(gateway, run)["holds"]
+
+    assert (hold["name"], hold["actor"], hold["reason"]) == ("bells", "local", "the tower is shut")
+    assert gateway.http.get("/api/v1/overview").json()["holds"] == [hold]
+    gateway.post(f"/api/v1/runs/{run}/cancel", {})
+    assert gateway.ended(run)["holds"] == []
+
+
+def test_a_failed_run_names_its_worker_and_its_replay(gateway):
+    run = submit(gateway, task="bells.crack", args={"bell": "old"})
+    failed = gateway.ended(run)
+
+    replay = gateway.post(f"/api/v1/runs/{run}/replay", {}).json()["run_id"]
+    repeated = gateway.ended(replay)
+
+    (attempt,) = failed["attempts"]
+    assert re.fullmatch(r".+, process \d+", attempt["worker"])
+    assert (failed["worker"], failed["worker_id"]) == (attempt["worker"], attempt["worker_id"])
+    assert repeated["replay_of"] == run
+    assert [again["id"] for again in details(gateway, run)["replays"]] == [replay]
+
+
+def test_a_run_lists_the_runs_that_it_submitted(gateway):
+    parent = submit(gateway, delay=3600)
+    child = submit(gateway, delay=3600)
+    gateway.fetch("update carillon.runs_live set parent_id = $1 where id = $2 returning id", parent, child)
+
+    assert [run["id"] for run in details(gateway, parent)["children"]] == [child]
+    assert details(gateway, child)["parent_id"] == parent
