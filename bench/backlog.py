@@ -69,11 +69,11 @@ async def _long(ours: Carillon, facts: LedgerFacts) -> float:
 
 
 async def _until(facts: LedgerFacts, ended: int) -> None:
-    """Wait until so many attempts have ended: their table is small, whatever waits."""
+    """Wait until so many runs have ended."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while await facts.attempts() < ended:  # noqa: ASYNC110 - a table is asked, and tells nobody
-                await asyncio.sleep(0.02)
+            while await facts.ended() < ended:  # noqa: ASYNC110 - a table is asked, and tells nobody
+                await asyncio.sleep(0.05)
     except TimeoutError:
         message = f"not {ended} of the runs of a backlog ended within {PATIENCE_SECONDS:.0f} s"
         raise StuckError(message) from None

@@ -224,6 +224,6 @@ async def test_one_start_in_ten_goes_to_whoever_waits_longest(platform, shop):
             await ended(platform, run)
 
     order = await started_in_order(platform, [*low, *high])
-    # One in ten by the rule, and up to a half where the broker has to bring the next urgent one first (decision 0011).
-    # Without the rule there would be none, and without priorities all of them, for they came first.
-    assert 4 <= order[:50].count(0) <= 32
+    # One in ten by the rule; a broker that needs longer than a slot is kept for adds some. Without the rule there would
+    # be none, without slots that are kept about 25, and without priorities all of them, for they came first.
+    assert 4 <= order[:50].count(0) <= 12

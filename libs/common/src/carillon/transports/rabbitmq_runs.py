@@ -192,7 +192,7 @@ class RunConsumer:
             if not self._stopped:
                 await self._deliver(channel, priority, delivered)
         finally:
-            self._slots.give_back()
+            self._slots.give_back(priority)
 
     async def _deliver(self, channel: AbstractChannel, priority: Priority, delivered: Delivered) -> None:
         async def acknowledge() -> None:
