@@ -37,7 +37,7 @@ class Slots:
         self._at_hand: dict[int, int] = dict.fromkeys(Priority, 0)
         #: Until when another delivery may be on its way, on the clock of the loop.
         self._full_until: dict[int, float] = dict.fromkeys(Priority, 0.0)
-        #: Slots that nobody has: the least priority that may have each before its time is over, and what ends that time.
+        #: Slots that nobody has: the least priority that may have each, until its time is over.
         self._kept: dict[int, tuple[int, asyncio.TimerHandle]] = {}
 
     async def take(self, priority: int) -> None:
