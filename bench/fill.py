@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 #: Rows of one statement: a bounded transaction, and something to interrupt.
 CHUNK = 100_000
 
-#: Runs that wait in the ledger and that no transport holds: $1 of them, numbered from $2 on.
+#: Runs that wait in the ledger and that no transport holds: $1 of them, numbered from $2 on. Their ids are such as a
+#: submit makes, UUIDs of version 7, one each millisecond: by id they lie in the table in the order in which they came.
 WAITING = """
 insert into carillon.runs (id, domain, task, state, args, labels, priority, run_at, actor)
-select gen_random_uuid(), 'bench', 'bench.noop', 'queued', jsonb_build_object('number', n), '{}', 1, now(), 'fill'
+select (lpad(to_hex((extract(epoch from now()) * 1000)::bigint + n), 12, '0')
+        || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid,
+       'bench', 'bench.noop', 'queued', jsonb_build_object('number', n), '{}', 1, now(), 'fill'
 from generate_series($2::bigint, $2::bigint + $1::bigint - 1) as n
 """
 

@@ -193,12 +193,14 @@ class Ledger:
     async def _start(self, batch: Sequence[tuple[UUID, int, UUID]]) -> Sequence[bool]:
         """Start attempts (run, attempt, worker): whether each is this worker's to execute."""
         # One process is one worker, so one batch has one worker.
-        started = await self._ids(execute.START, [b[0] for b in batch], [b[1] for b in batch], batch[0][2])
+        runs, attempts, workers = zip(*sorted(batch), strict=True)
+        rows = await self.pool.fetch(execute.START, runs, attempts, workers[0])
+        started = {(row["id"], row["attempt"]) for row in rows}
         outcomes = []
-        for run, _, _ in batch:
+        for run, attempt, _ in batch:
             # Two deliveries of one attempt in one batch: only the first of them starts.
-            outcomes.append(run in started)
-            started.discard(run)
+            outcomes.append((run, attempt) in started)
+            started.discard((run, attempt))
         return outcomes
 
     async def _finish(self, batch: Sequence[tuple[UUID, Finish]]) -> Sequence[End]:
@@ -212,6 +214,7 @@ class Ledger:
         return [ended.get(finish.id, End(applied=False)) for finish in ends]
 
     async def _end(self, worker: UUID, ends: Sequence[Finish]) -> dict[UUID, End]:
+        ends = sorted(ends, key=lambda finish: finish.id)
         statement, arrays = execute.FINISH, end_arrays(ends)
         if any(f.events or not f.state.is_terminal for f in ends):
             said = [event for f in ends for event in f.events]
@@ -225,8 +228,8 @@ class Ledger:
 
     async def _progress(self, batch: Sequence[tuple[UUID, UUID, int, str]]) -> Sequence[None]:
         """Write how far attempts are (worker, run, attempt, JSON)."""
-        _, runs, numbers, reports = (list(column) for column in zip(*batch, strict=True))
-        await self.pool.execute(execute.PROGRESS, batch[0][0], runs, numbers, reports)
+        workers, runs, attempts, reports = zip(*sorted(batch, key=lambda report: report[1]), strict=True)
+        await self.pool.execute(execute.PROGRESS, workers[0], runs, attempts, reports)
         return [None] * len(batch)
 
     async def say(
