@@ -125,6 +125,14 @@ async def test_only_the_expected_attempt_starts_and_only_once(ledger, domain, wo
     assert (early, late, other_worker) == (False, False, False)
 
 
+async def test_a_delivery_of_the_last_attempt_does_not_start_beside_that_of_this_one(ledger, domain, worker):
+    run = await submitted(ledger, domain)
+
+    started = await asyncio.gather(*(ledger.start((run, attempt, worker)) for attempt in (0, 1, 0)))
+
+    assert started == [False, True, False]
+
+
 async def test_a_worker_whose_start_was_not_answered_may_ask_again(ledger, domain, worker):
     run = await started(ledger, domain, worker)
 

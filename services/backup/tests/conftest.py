@@ -16,7 +16,7 @@ from backup.dumps import Dumps
 from backup.sources import Source, parse_source
 from backup.store import BackupStore
 from backup.tools import Tools, tools_for
-from carillon.embedded import Servers
+from carillon.embedded.servers import Servers
 from carillon.migrations import migrate
 from carillon.settings import sqlalchemy_url
 from carillon.testing.blocking import wait_for

@@ -10,7 +10,7 @@ import urllib.request
 import asyncpg
 import psutil
 
-from carillon.embedded import noted_addresses
+from carillon.embedded.addresses import noted_addresses
 
 
 def test_ctrl_c_leaves_no_process_and_the_next_start_finds_the_data(start, place) -> None:

@@ -17,9 +17,10 @@ import psutil
 import pytest
 from redis.asyncio import Redis
 
-from carillon.embedded import EmbeddedServerError, Servers, process
-from carillon.embedded.errors import explain
+from carillon.embedded import process
+from carillon.embedded.errors import EmbeddedServerError, explain
 from carillon.embedded.folder import StateFolder
+from carillon.embedded.servers import Servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,7 +119,7 @@ def kill_a_holder_of(home: Path) -> list[int]:
 
 HOLDER = """
 import asyncio, sys, pathlib, asyncpg
-from carillon.embedded import Servers
+from carillon.embedded.servers import Servers
 
 async def hold():
     async with Servers(pathlib.Path(sys.argv[1])) as servers:

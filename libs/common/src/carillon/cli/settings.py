@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from carillon.embedded import noted_addresses
+from carillon.embedded.addresses import noted_addresses
 from carillon.settings import PlatformSettings
 
 

@@ -18,7 +18,9 @@ from carillon.cli.exits import FAILED, OK, in_one_sentence
 from carillon.cli.merged_log import MergedLog
 from carillon.cli.settings import CommandSettings
 from carillon.cli.web import ask
-from carillon.embedded import EmbeddedServerError, Servers, process
+from carillon.embedded import process
+from carillon.embedded.errors import EmbeddedServerError
+from carillon.embedded.servers import Servers
 from carillon.errors import ConfigurationError, PlatformUnavailableError
 
 #: The service that gets the address people know.

@@ -16,6 +16,7 @@ import structlog
 
 from carillon.embedded import binaries, process
 from carillon.embedded.account import server_account, shared_place
+from carillon.embedded.addresses import DATABASE, USER, postgres_url
 from carillon.embedded.errors import EmbeddedServerError, PortTakenError, explain
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 #: The superuser of our server; the backup's restore proof has to create databases.
-USER: Final = "carillon"
-DATABASE: Final = "carillon"
 #: A start after a crash replays the log first, in seconds.
 START_SECONDS = 120.0
 #: Fast shutdown ends sessions and writes a checkpoint; immediate shutdown only loses time at the next start.
@@ -71,7 +70,7 @@ class Postgres:
         return self._child
 
     def _url(self, database: str) -> str:
-        return address(self._password, self._port, database)
+        return postgres_url(self._password, self._port, database)
 
     async def start(self) -> None:
         """Start the server, making its data folder at the first time, and wait until it answers."""
@@ -173,11 +172,6 @@ class Postgres:
                 await connection.execute(f'create database "{DATABASE}"')
         finally:
             await connection.close()
-
-
-def address(password: str, port: int, database: str) -> str:
-    """Where a database of our server is."""
-    return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{database}"
 
 
 def _environment() -> dict[str, str]:

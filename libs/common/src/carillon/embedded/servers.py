@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from carillon.embedded import postgres, valkey
-from carillon.embedded.errors import EmbeddedServerError
 from carillon.embedded.folder import StateFolder
 from carillon.embedded.postgres import Postgres
 from carillon.embedded.valkey import Valkey
@@ -86,17 +83,3 @@ class Servers:
         """The names of servers that ended although nobody stopped them."""
         children = [server.child for server in (self._postgres, self._valkey) if server is not None]
         return [child.name for child in children if child is not None and not child.alive]
-
-
-def noted_addresses(home: Path) -> dict[str, str]:
-    """`DATABASE_URL` and `REDIS_URL` of the servers that another process runs in `home`; empty where there are none."""
-    folder = StateFolder(home)
-    notes = folder.notes()
-    addresses = {}
-    with suppress(EmbeddedServerError, OSError):
-        if port := notes.get("postgres_port"):
-            password = folder.password("postgres", may_create=False)
-            addresses["DATABASE_URL"] = postgres.address(password, int(port), postgres.DATABASE)
-        if port := notes.get("valkey_port"):
-            addresses["REDIS_URL"] = valkey.address(folder.password("valkey", may_create=False), int(port))
-    return addresses

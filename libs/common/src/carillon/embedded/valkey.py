@@ -14,6 +14,7 @@ from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from carillon.embedded import binaries, process
+from carillon.embedded.addresses import valkey_url
 from carillon.embedded.errors import EmbeddedServerError, PortTakenError, explain
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Valkey:
     @property
     def url(self) -> str:
         """The address of database 0, with the password."""
-        return address(self._password, self._port)
+        return valkey_url(self._password, self._port)
 
     @property
     def child(self) -> process.Child | None:
@@ -120,8 +121,3 @@ class Valkey:
         await self.stop()
         message = f"Valkey did not answer within {START_SECONDS:.0f} s; its log is {self._folder.log('valkey')}."
         raise EmbeddedServerError(message)
-
-
-def address(password: str, port: int) -> str:
-    """Where database 0 of our server is."""
-    return f"redis://:{password}@127.0.0.1:{port}/0"

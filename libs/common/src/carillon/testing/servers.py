@@ -16,7 +16,7 @@ import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from carillon.embedded import Servers
+from carillon.embedded.servers import Servers
 from carillon.testing.blocking import wait_for
 
 #: A server that does not answer within this many seconds counts as absent.
