@@ -19,7 +19,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Dialog, Page, Request, async_playwright, expect
 from pydantic import SecretStr
 
-from carillon import Retry, Run, Service, Tasks
+from carillon import Limits, Retry, Run, Service, Tasks
 from carillon.contracts import Event
 from carillon.embedded.process import free_port
 from carillon.errors import PermanentError
@@ -101,6 +101,16 @@ async def tune(bell: str, hertz: int, octave: int = 4, *, gate: Gate) -> int:
     if hertz <= 0 and not gate.mended:
         raise PermanentError(f"the bell {bell} cannot have {hertz} Hz")
     return hertz * octave
+
+
+@tasks.task(limits=Limits(concurrency=1))
+async def toll(bell: str, *, gate: Gate) -> str:
+    """Toll a bell, one at a time.
+
+    Safe to run twice: it only waits.
+    """
+    await gate.open.wait()
+    return bell
 
 
 @tasks.hears(BellRung)
@@ -245,7 +255,7 @@ async def bells(settings: PlatformSettings, gateway: Gateway) -> AsyncIterator[G
     async with Platform(settings, name="test") as platform, running(service, platform):
 
         async def known() -> bool:
-            return len((await gateway.get("/api/v1/tasks"))["tasks"]) == 5
+            return len((await gateway.get("/api/v1/tasks"))["tasks"]) == 6
 
         await eventually(known)
         yield gate

@@ -130,6 +130,16 @@ async def test_a_waiting_run_is_paused_and_goes_on(operator, gateway):
     assert (await gateway.get(f"/api/v1/runs/{run}"))["status"] == "queued"
 
 
+async def test_a_run_says_which_limit_it_waits_for(visit, gateway, gate):
+    runs = [await gateway.submit("bells.toll", args={"bell": f"{number}"}) for number in range(2)]
+    page = await visit.open(f"/runs/{runs[1]}")
+    await expect(card(page, "Why it waits")).to_contain_text("It waits for a limit of bells.toll: 1 of 1 runs.")
+
+    gate.open.set()
+
+    await expect(state(page)).to_have_text("completed")
+
+
 @pytest.mark.usefixtures("released")
 async def test_a_paused_domain_says_who_and_why_and_is_resumed(operator, gateway):
     page = await operator.open()

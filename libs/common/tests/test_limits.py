@@ -290,7 +290,7 @@ async def test_the_slot_of_a_lost_worker_is_free_again_when_its_run_is_rescued(p
     await platform.ledger.admission.admit("kitchen")
     await platform.ledger.enrol(lost, "kitchen", "gone", 1, "0", 1)
     started = [await platform.ledger.start((run, 1, lost)) for run in runs]
-    why = await platform.ledger.admission.why(runs[1])
+    why = await platform.history.awaited_limit(runs[1])
 
     async with workers(1, platform, kitchen, limits):
         await register(platform, kitchen, limits)
@@ -301,7 +301,7 @@ async def test_the_slot_of_a_lost_worker_is_free_again_when_its_run_is_rescued(p
         rows = await ended(platform, runs)
 
     assert (started, before) == ([True, False], 0)
-    assert why == "waits for a limit of kitchen.cook: 1 of 1 runs"
+    assert why == "a limit of kitchen.cook: 1 of 1 runs"
     assert [row["state"] for row in rows] == ["completed", "completed"]
     assert kitchen.most["cook"] == 1
 
@@ -370,8 +370,8 @@ async def test_a_run_that_is_cancelled_or_paused_after_it_was_let_in_gives_its_s
     stale = await platform.ledger.start((paused, 1, new_id()))
 
     assert (let_in.runs, more.runs, stale) == (2, 2, False)
-    assert await platform.ledger.admission.why(paused) == "waits for a limit of kitchen.cook: 2 of 2 runs"
-    assert [await platform.ledger.admission.why(run) for run in (third, fourth)] == [None, None]
+    assert await platform.history.awaited_limit(paused) == "a limit of kitchen.cook: 2 of 2 runs"
+    assert [await platform.history.awaited_limit(run) for run in (third, fourth)] == [None, None]
 
 
 async def test_a_held_task_gives_the_slots_of_its_domain_to_the_others(platform, kitchen):
@@ -423,17 +423,17 @@ async def test_a_run_says_for_which_limit_it_waits(platform, kitchen):
     async def why(customer: str) -> str | None:
         run = await order(platform, f'{{"dish": "soup", "customer": "{customer}"}}')
         await platform.ledger.admission.admit("kitchen")
-        return await platform.ledger.admission.why(run)
+        return await platform.history.awaited_limit(run)
 
     reasons = [await why(customer) for customer in ("acme", "acme", "bell", "cade")]
     washed = [await order(platform, '{"seconds": 0}', task="wash") for _ in range(2)]
     await platform.ledger.admission.admit("kitchen")
 
     assert reasons[0] is None
-    assert reasons[1] == "waits for a limit of kitchen.cook: 1 of 1 runs with customer=acme"
+    assert reasons[1] == "a limit of kitchen.cook: 1 of 1 runs with customer=acme"
     assert reasons[2] is None
-    assert reasons[3].startswith("waits for the rate of kitchen.cook: 1 starts in 3600 s, the next in 3")
-    assert await platform.ledger.admission.why(washed[1]) == "waits for a limit of the domain kitchen: 3 of 3 runs"
+    assert reasons[3].startswith("the rate of kitchen.cook: 1 starts in 3600 s, the next in 3")
+    assert await platform.history.awaited_limit(washed[1]) == "a limit of the domain kitchen: 3 of 3 runs"
 
 
 async def test_a_key_may_lie_within_an_argument_be_long_or_be_missing(platform, kitchen):

@@ -17,13 +17,14 @@ FIRST, SECOND = "01900000-0000-7000-8000-000000000001", "01900000-0000-7000-8000
 WORKER = "01900000-0000-7000-8000-00000000000a"
 ROWS = f"""
 insert into carillon.runs (id, ended_on, domain, task, state, args, labels, created_at, started_at, finished_at,
-    worker_id, error, attempt, progress)
+    worker_id, error, attempt, progress, gate, gated)
 values
     ('{FIRST}', '2026-03-01', 'shop', 'shop.pack', 'failed', '{{"order": 17}}', '{{"customer": "7"}}',
      '2026-03-01T12:00Z', '2026-03-01T12:00Z', '2026-03-01T12:00:02.5Z', '{WORKER}',
-     '{{"type": "ValueError", "message": "\\u001b[31mno paper\\nleft"}}', 2, '{{"fraction": 0.5, "stage": "print"}}'),
+     '{{"type": "ValueError", "message": "\\u001b[31mno paper\\nleft"}}', 2, '{{"fraction": 0.5, "stage": "print"}}',
+     null, false),
     ('{SECOND}', 'infinity', 'shop', 'shop.add', 'queued', '{{}}', '{{}}', '2026-03-01T13:00Z', null, null, null,
-     null, 1, null)
+     null, 1, null, '', true)
 """
 TRY = f"""
 insert into carillon.attempts (run_id, attempt, ended_on, outcome, started_at, finished_at, error)
@@ -85,6 +86,13 @@ def test_one_run_is_shown_with_its_attempts(asked) -> None:
     assert "attempt 1 failed, and is tried again: busy" in shown.stdout
     assert [change["state"] for change in json.loads(as_json.stdout)["history"]][-1] == "failed"
     assert [attempt["outcome"] for attempt in json.loads(as_json.stdout)["attempts"]] == ["retried", "failed"]
+
+
+def test_what_a_run_waits_for_is_told(asked) -> None:
+    shown = asked("runs", "show", SECOND)
+
+    assert shown.returncode == 0, shown.stderr
+    assert "waits for        its turn at the limits of shop.add" in shown.stdout
 
 
 def test_statistics_have_a_line_for_each_task(asked) -> None:

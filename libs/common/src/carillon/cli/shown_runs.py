@@ -57,26 +57,32 @@ async def _show_one(run: UUID, *, as_json: bool) -> int:
         row = await history.run(run)
         attempts = [] if row is None else await history.attempts(run)
         changes = await history.changes(run)
+        limit = await history.awaited_limit(run)
     if row is None:
         complain("No run has this id; it may have ended longer ago than runs are kept.")
         return FAILED
     if as_json:
-        told = {**row, "attempts": attempts, "history": [asdict(change) for change in changes]}
+        told = {**row, "attempts": attempts, "history": [asdict(change) for change in changes], "awaited_limit": limit}
         sys.stdout.write(f"{_json(told)}\n")
     else:
-        _print_details(row, attempts)
+        _print_details(row, attempts, limit)
         sys.stdout.write("\nHistory\n")
         print_table(("at", "state", "by", "what"), (astuple(change) for change in changes), "")
     return OK
 
 
-def _print_details(row: Row, attempts: Sequence[Row]) -> None:
+def _print_details(row: Row, attempts: Sequence[Row], limit: str | None) -> None:
     console = Console(file=sys.stdout, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     shown = {name: row[name] for name in DETAILS if row[name] not in (None, {})}
     shown["priority"] = Priority(row["priority"]).name.lower()
-    shown |= {"arguments": _json(row["args"]), "result": _result(row), "progress": _progress(row["progress"])}
+    shown |= {
+        "waits for": limit,
+        "arguments": _json(row["args"]),
+        "result": _result(row),
+        "progress": _progress(row["progress"]),
+    }
     if row["error"] is not None:
         shown["error"] = f"{row['error'].get('type')}: {row['error'].get('message')}"
     for name, value in shown.items():

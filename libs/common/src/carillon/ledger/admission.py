@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID
 
 from carillon.ledger.statements import limits as statements
 
@@ -74,11 +73,6 @@ class Admission:
                 await connection.execute(statements.CHARGE, domain)
                 await connection.execute(statements.FORGET_FULL, domain, FORGOTTEN)
 
-    async def why(self, run: UUID) -> str | None:
-        """In a sentence, which limit a run waits for; None for a run that waits for none."""
-        found = await self._ledger.pool.fetchrow(statements.WHY, run)
-        return None if found is None else _reason(dict(found))
-
     async def _room_of_domain(self, connection: Connection, domain: str) -> int | None:
         if await connection.fetchrow(statements.DOMAIN, domain) is None:
             return None
@@ -138,22 +132,3 @@ def _starts(rate: Mapping[str, Any] | None, owed: float) -> int:
 
 def _slots(limits: Mapping[str, Any], task: Mapping[str, Any]) -> int:
     return limits["concurrency"] - task["admitted"] if "concurrency" in limits else BATCH
-
-
-def _reason(found: Mapping[str, Any]) -> str:
-    limits: Mapping[str, Any] = found["limits"] or {}
-    name, key = found["task"], f"{limits.get('key')}={found['gate']}"
-    if found["of_domain"] is not None and found["in_domain"] >= found["of_domain"]:
-        return f"waits for a limit of the domain {found['domain']}: {found['in_domain']} of {found['of_domain']} runs"
-    if found["in_task"] >= limits.get("concurrency", float("inf")):
-        return f"waits for a limit of {name}: {found['in_task']} of {limits['concurrency']} runs"
-    if found["in_key"] >= limits.get("per_key", float("inf")):
-        return f"waits for a limit of {name}: {found['in_key']} of {limits['per_key']} runs with {key}"
-    for seconds, rate, whose in (
-        (found["rate_seconds"], limits.get("rate"), name),
-        (found["key_rate_seconds"], limits.get("rate_per_key"), f"{name} with {key}"),
-    ):
-        if rate is not None and seconds is not None and seconds > 0:
-            per = f"{rate['number']} starts in {rate['per_seconds']:g} s"
-            return f"waits for the rate of {whose}: {per}, the next in {seconds:.1f} s"
-    return f"waits for its turn at the limits of {name}"

@@ -17,6 +17,7 @@ from carillon.ledger.pages import MOST_ROWS, PROGRESS, SUMMARY, Row, page
 from carillon.ledger.search import Cursor, Search
 from carillon.ledger.statistics import Statistics, Window, statistics
 from carillon.ledger.tables import attempts, audit, dead_letters, events, needs, runs, workers
+from carillon.ledger.waiting import awaited_limit
 
 __all__ = ["MOST_ROWS", "SUMMARY", "Change", "Cursor", "EventCount", "History", "Row", "RunCount", "Search"]
 
@@ -111,6 +112,10 @@ class History:
         query = select(needs.c.on_id.label("id"), runs.c.task, runs.c.state, needs.c.outcome)
         joined = query.outerjoin(runs, runs.c.id == needs.c.on_id).where(needs.c.run_id == run)
         return await self._all(joined.order_by(needs.c.outcome.is_not(None), needs.c.on_id).limit(MOST_ROWS))
+
+    async def awaited_limit(self, run: UUID) -> str | None:
+        """What a gated run waits for, like `a limit of kitchen.cook: 2 of 2 runs`; None for any other run."""
+        return await awaited_limit(self._engine, run)
 
     async def search(self, search: Search) -> list[Row]:
         """One page of runs, newest first. Raises `SearchTooWideError` when it takes longer than two seconds."""

@@ -95,6 +95,7 @@ async def run_details(id: str, platform: Platform) -> RunDetails:  # noqa: A002 
         status=row["state"],
         worker=workers.get(row["worker_id"]),
         attempts=[AttemptView.of(attempt, worker=workers.get(attempt["worker_id"])) for attempt in attempts],
+        awaited_limit=await history.awaited_limit(row["id"]) if row["gated"] else None,
         holds=[HoldView.of(hold._asdict()) for hold in holds if hold.name in (row["domain"], row["task"])],
         needs=[NeedView.of(need) for need in await history.needs_of(row["id"])],
         children=[run_summary(child) for child in await history.children(row["id"])],

@@ -223,8 +223,9 @@ class RunDetails(View, frozen=True, kw_only=True):
     attempts: list[AttemptView]
     #: The pauses of its domain or task, for which it waits.
     holds: list[HoldView]
-    #: Whether it waits until its task's limits let it in.
+    #: Whether it waits until the limits of its task or domain let it in, and which of them that is.
     gated: bool
+    awaited_limit: str | None
     #: The runs that it waits or waited for, at most 500.
     needs: list[NeedView]
     #: The run that submitted it, and those that it submitted, at most 500.

@@ -248,7 +248,7 @@ WAITING = f"""
 select count(*)::int from (select from carillon.runs_live r where r.domain = $1 and {GATED} limit $2) counted
 """
 
-#: What one waiting run is measured by.
+#: What one waiting run is measured by. Read through SQLAlchemy, hence the name of its parameter.
 WHY = f"""
 select r.domain, r.task, r.gate, t.limits, d.concurrency as of_domain,
     (select count(*) from carillon.runs_live a where a.domain = r.domain and {_ADMITTED}) as in_domain,
@@ -263,5 +263,5 @@ from carillon.runs_live r
 left join carillon.tasks t on t.name = r.task
 left join carillon.domains d on d.name = r.domain
 left join carillon.turns u on u.task = r.task
-where r.id = $1 and {GATED}
+where r.id = :run and {GATED}
 """

@@ -33,7 +33,7 @@ function waiting(run, changes) {
     ...run.holds.map((hold) => reason("paused", [element("span", { class: "strong" }, hold.name), ` is paused by ${hold.actor}, `, moment(hold.since), hold.reason ? `: ${hold.reason}` : "", ". Nothing of it starts until it is resumed on the ", element("a", { id: `held-${hold.name}`, href: "/" }, "status page"), "."])),
     run.status === "paused" ? reason("paused", pausedBy(changes)) : null,
     run.status === "pending" ? reason("pending", [`It waits for ${run.needs.filter((need) => need.outcome === null).length || "other"} of ${run.needs.length} runs:`], needs(run.needs)) : null,
-    run.gated ? reason("queued", ["Its task, or its key, has as many runs executing as its limits allow; it starts when one of them ends."]) : null,
+    run.gated ? reason("queued", [`It waits for ${run.awaited_limit ?? "its turn"}.`]) : null,
     run.status === "retrying" ? reason("retrying", [`Attempt ${run.attempt} is due `, moment(run.run_at, "in"), "."]) : null,
   ].filter(Boolean);
   if (!why.length) why.push(reason("queued", Date.parse(run.run_at) - clock() > 1500 ? ["It is due ", moment(run.run_at, "in"), "."] : ["It is due, and starts when a worker of ", element("span", { class: "strong" }, run.domain), " has a free slot."]));
