@@ -291,17 +291,20 @@ async def test_the_slot_of_a_lost_worker_is_free_again_when_its_run_is_rescued(p
     await platform.ledger.enrol(lost, "kitchen", "gone", 1, "0", 1)
     started = [await platform.ledger.start((run, 1, lost)) for run in runs]
     why = await platform.history.awaited_limit(runs[1])
+    none_yet = await platform.ledger.admission.admit("kitchen")
+    await platform.ledger.pool.execute(
+        "update carillon.workers set heartbeat_at = now() - interval '1 hour' where id = $1", lost
+    )
 
+    rescued = await platform.ledger.rescue("kitchen", timedelta(minutes=1), 3)
+    freed = await platform.ledger.admission.admit("kitchen")
     async with workers(1, platform, kitchen, limits):
-        await register(platform, kitchen, limits)
-        before = len(kitchen.started)
-        await platform.ledger.pool.execute(
-            "update carillon.workers set heartbeat_at = now() - interval '1 hour' where id = $1", lost
-        )
         rows = await ended(platform, runs)
 
-    assert (started, before) == ([True, False], 0)
+    assert started == [True, False]
     assert why == "a limit of kitchen.cook: 1 of 1 runs"
+    # What was rescued waits until it is let in again, and the other one has its slot.
+    assert (none_yet.runs, rescued.moved, freed.runs) == (0, 1, 1)
     assert [row["state"] for row in rows] == ["completed", "completed"]
     assert kitchen.most["cook"] == 1
 
