@@ -9,9 +9,9 @@ from carillon.ledger.statements.rows import DELIVERY, NOT_HELD, bury, taken_out,
 def _at(place: str, ids: str) -> str:
     """What the array in `place` has for the run `r`, where `ids` are the ids of the batch, sorted.
 
-    By halving (`width_bucket`), and not by a join with the batch (decision 0018): that leaves the planner, whose statistics know little
-    of a table that is full now and was empty a moment ago, an order in which each run is compared with each of the
-    batch, or in which all that run are looked at.
+    By halving (`width_bucket`), and not by a join with the batch (decision 0018): that leaves the planner, whose
+    statistics know little of a table that is full now and was empty a moment ago, an order in which each run is
+    compared with each of the batch, or in which all that run are looked at.
     """
     return f"({place})[width_bucket(r.id, {ids}::uuid[])]"
 
