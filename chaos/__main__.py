@@ -71,10 +71,11 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--profile", choices=PROFILES, default="quick", help="how large (default: quick)")
     parser.add_argument("--only", default="", help=f"some of these, with commas: {', '.join(names)}")
-    parser.add_argument("--seed", type=int, help="this seed instead of the profile's")
+    parser.add_argument("--seed", type=int, nargs="+", help="these seeds instead of the profile's")
     parser.add_argument("--transport", choices=TRANSPORTS, help="this transport only")
     parser.add_argument("--limit", type=float, help="stop after this many seconds instead of the profile's")
     parser.add_argument("--results", type=Path, default=report.RESULTS, help="where the tables are written as JSON")
+    parser.add_argument("--continue", type=Path, dest="earlier", help="a table to add to: what it has is not played")
     parser.add_argument("--publish", action="store_true", help="put the table into docs/reliability.md")
     arguments = parser.parse_args()
     arguments.only = set(filter(None, arguments.only.split(",")))
@@ -83,24 +84,38 @@ def parsed() -> argparse.Namespace:
     return arguments
 
 
+def profile_of(arguments: argparse.Namespace) -> Profile:
+    """The profile as the arguments want it."""
+    profile = PROFILES[arguments.profile]
+    if arguments.only:
+        # Whoever asks for a scenario has the time for it.
+        profile = replace(profile, limit=PROFILES["full"].limit)
+    return profile if arguments.limit is None else replace(profile, limit=arguments.limit)
+
+
+def planned(arguments: argparse.Namespace, profile: Profile, rows: Sequence[Row]) -> list[Turn]:
+    """What is asked for and not among the rows of an earlier run."""
+    had = {(row.scenario, row.transport, row.seed) for row in rows}
+    transports = {arguments.transport} if arguments.transport else set(TRANSPORTS)
+    seeds = tuple(arguments.seed or profile.seeds)
+    asked = turns(profile, only=arguments.only, transports=transports, seeds=seeds)
+    return [turn for turn in asked if (turn.name, turn.transport, turn.seed) not in had]
+
+
 def main() -> int:
     """Run it; 1 when a scenario fails, a control is not noticed, or something did not run."""
     arguments = parsed()
     # The faults are on purpose; what this process's own clients say about them would drown the lines.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger().addHandler(logging.NullHandler())
-    profile = PROFILES[arguments.profile]
-    if arguments.only:
-        # Whoever asks for a scenario has the time for it.
-        profile = replace(profile, limit=PROFILES["full"].limit)
-    if arguments.limit is not None:
-        profile = replace(profile, limit=arguments.limit)
-    seeds = profile.seeds if arguments.seed is None else (arguments.seed,)
-    transports = {arguments.transport} if arguments.transport else set(TRANSPORTS)
-    plan = list(turns(profile, only=arguments.only, transports=transports, seeds=seeds))
+    profile = profile_of(arguments)
     rows: list[Row] = []
+    wanted = 0
     began = time.monotonic()
     try:
+        rows += [] if arguments.earlier is None else report.read(arguments.earlier, profile.name)
+        plan = planned(arguments, profile, rows)
+        wanted = len(rows) + len(plan)
         asyncio.run(bounded(profile, plan, rows, arguments.results))
     except ChaosError as error:
         sys.stderr.write(f"chaos: {error}\n")
@@ -108,11 +123,13 @@ def main() -> int:
         sys.stderr.write(f"chaos: not done within {profile.limit:.0f} s; is the machine busy with something else?\n")
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.stderr.write("chaos: interrupted\n")
+        if rows:
+            sys.stderr.write(f"chaos: go on with --continue {report.write(rows, profile.name, arguments.results)}\n")
         return INTERRUPTED
-    return told(plan, rows, profile, time.monotonic() - began, arguments)
+    return told(wanted, rows, profile, time.monotonic() - began, arguments)
 
 
-def told(plan: Sequence[Turn], rows: Sequence[Row], profile: Profile, seconds: float, asked: argparse.Namespace) -> int:
+def told(wanted: int, rows: Sequence[Row], profile: Profile, seconds: float, asked: argparse.Namespace) -> int:
     """Write the table and say how it went."""
     if not rows:
         return 1
@@ -122,8 +139,8 @@ def told(plan: Sequence[Turn], rows: Sequence[Row], profile: Profile, seconds: f
     failed = [row for row in rows if not row.passed]
     for row in failed:
         say(f"NOT AS IT SHOULD BE: {row.scenario} on {row.transport}, seed {row.seed}")
-    say(f"{len(rows) - len(failed)} of {len(plan)} turns as they should be, {seconds:.0f} s")
-    return 0 if len(rows) == len(plan) and not failed else 1
+    say(f"{len(rows) - len(failed)} of {wanted} turns as they should be, {seconds:.0f} s")
+    return 0 if len(rows) == wanted and not failed else 1
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.machine import machine, versions
+from chaos.errors import ChaosError
+from chaos.matrix import Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from chaos.matrix import Row
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
@@ -49,6 +49,20 @@ def write(rows: Sequence[Row], profile: str, folder: Path) -> Path:
     }
     file.write_text(json.dumps(whole, indent=2) + "\n")
     return file
+
+
+def read(file: Path, profile: str) -> list[Row]:
+    """The rows of an earlier run; raises `ChaosError` when that was of another profile, or is none."""
+    try:
+        whole = json.loads(file.read_text())
+        rows = [Row(**row) for row in whole["rows"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        message = f"{file} is no table of an earlier run ({error!r}); name one of {RESULTS}"
+        raise ChaosError(message) from error
+    if whole["profile"] != profile:
+        message = f"{file} is of the profile {whole['profile']}, and this run is of {profile}; add --profile"
+        raise ChaosError(message)
+    return rows
 
 
 def publish(rows: Sequence[Row], profile: str) -> None:

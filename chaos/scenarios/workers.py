@@ -52,6 +52,8 @@ async def die_at_points(stage: Stage) -> None:
     stage.workers(CHAOS_CRASHES="1")
     async with stage.under_load(long=0), hand(stage) as submit:
         for _ in range(stage.profile.crashes):
+            # A worker that starts needs the cores as well: without this many deaths would be one long one.
+            await stage.until(lambda: all(member.is_ready for member in stage.crew.named("bells")), 60)
             for point in points:
                 await _ask_for_death(stage, point, submit)
                 await asyncio.sleep(PAUSE_SECONDS)

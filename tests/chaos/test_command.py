@@ -45,7 +45,7 @@ def processes_of(places: Path) -> list[list[str]]:
     return [line for line in lines if any(str(places) in word for word in line)]
 
 
-def test_workers_that_are_killed_lose_nothing(places):
+def test_workers_that_are_killed_lose_nothing_and_who_goes_on_does_not_play_it_again(places):
     command = chaos(places, *SMALLEST)
     said, _ = command.communicate(timeout=100)
     (file,) = (places / "results").glob("*.json")
@@ -57,6 +57,21 @@ def test_workers_that_are_killed_lose_nothing(places):
     assert row["accepted"] > 100
     assert (row["lost"], row["dup_effect"], row["stuck"]) == (0, 0, 0)
     assert [entry.name for entry in places.iterdir()] == ["results"]
+
+    again = chaos(places, *SMALLEST, "--continue", str(file))
+    said, _ = again.communicate(timeout=60)
+
+    assert (again.returncode, "0 turns" in said, "1 of 1 turns as they should be" in said) == (0, True, True), said
+
+
+def test_a_table_of_another_profile_is_not_gone_on_with(places):
+    table = places / "full.json"
+    table.write_text('{"profile": "full", "rows": []}')
+
+    command = chaos(places, *SMALLEST, "--continue", str(table))
+    said, _ = command.communicate(timeout=60)
+
+    assert (command.returncode, "is of the profile full, and this run is of quick" in said) == (1, True), said
 
 
 def test_a_run_that_is_told_to_stop_leaves_no_process_and_no_folder(places):

@@ -8,6 +8,7 @@ CarillonError
 ├── PermanentError        no retry can help: the run fails at once and waits for a person
 │   ├── UnknownTaskError
 │   ├── InvalidArgumentsError
+│   │   └── UnknownNeedError  a run was to wait for others that nobody knows
 │   └── DeadlineExceeded  the moment has passed by which the run had to be ended
 ├── Snooze                not now: run again later, without counting an attempt
 ├── Cancel                the work is no longer wanted: the run ends cancelled
@@ -67,6 +68,14 @@ class InvalidArgumentsError(PermanentError):
     """The arguments do not fit the task's schema."""
 
 
+class UnknownNeedError(InvalidArgumentsError):
+    """A run was to wait for others that nobody knows; `positions` as of `IdempotencyConflictError`."""
+
+    def __init__(self, message: str, *, positions: Sequence[int]) -> None:
+        super().__init__(message)
+        self.positions = tuple(positions)
+
+
 class DeadlineExceeded(PermanentError):  # noqa: N818 - the word that people know it by
     """The run's deadline has passed, or would have before its next attempt."""
 
@@ -114,11 +123,16 @@ class SearchTooWideError(CarillonError):
 
 
 class UniqueConflictError(CarillonError):
-    """A run with the same unique key keeps this one out; `run` is its id."""
+    """A run with the same unique key keeps this one out; `run` is its id.
 
-    def __init__(self, message: str, *, run: UUID) -> None:
+    `positions` says which of several runs that were submitted together are kept out, counted from 0; `run` then is what
+    keeps out the first of them.
+    """
+
+    def __init__(self, message: str, *, run: UUID, positions: Sequence[int] = ()) -> None:
         super().__init__(message)
         self.run = run
+        self.positions = tuple(positions)
 
 
 class PlatformUnavailableError(CarillonError):

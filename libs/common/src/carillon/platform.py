@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from carillon.cloudevents import Envelope, from_ledger
 from carillon.contracts import Event
 from carillon.contracts.runs import RunEnded
-from carillon.errors import IdempotencyConflictError, InvalidArgumentsError
+from carillon.errors import IdempotencyConflictError
 from carillon.ids import derived_id, new_id
 from carillon.ledger.audit import Audit
 from carillon.ledger.catalogue import Catalogue
@@ -129,11 +129,13 @@ class Platform:
     async def submit(self, run: NewRun) -> Submitted:
         """Accept a run: it is durable when this returns.
 
-        Raises `IdempotencyConflictError` when its id was accepted with other arguments, and one of
+        Raises `IdempotencyConflictError` when its id was accepted with other arguments, what
+        `carillon.ledger.conditions.Conditions.submit` raises for a run that is unique or comes after others, and one of
         `carillon.ledger.group_commit.SERVER_AWAY` when PostgreSQL does not answer; then nothing was accepted.
         """
-        if run.unique is not None or run.after is not None:
-            return await self.ledger.conditions.submit(run)
+        if run.is_conditional:
+            (submitted,) = await self.ledger.conditions.submit([(run, False)])
+            return submitted
         given = run.run_at is None and await self._reserve((run.domain, run.priority), 1) == 1
         submitted = await self.ledger.submit((run, given))
         if submitted.given:
@@ -146,14 +148,16 @@ class Platform:
         Raises `IdempotencyConflictError`, which says where, when one has an id that was accepted with other arguments;
         then none was accepted, unless somebody else used the id in this very moment. Raises one of
         `carillon.ledger.group_commit.SERVER_AWAY` when PostgreSQL does not answer; then some may have been accepted,
-        and those with an idempotency key can be sent again.
+        and those with an idempotency key can be sent again. Where some are unique or come after others, all are one
+        transaction, which also raises what `carillon.ledger.conditions.Conditions.submit` raises.
         """
-        if any(run.unique is not None or run.after is not None for run in runs):
-            message = "a run that is unique or comes after others is submitted by itself"
-            raise InvalidArgumentsError(message)
         await self._refuse_conflicts(runs)
-        given = await self._fitting(runs)
-        outcomes = await self.ledger.submit.together(list(zip(runs, given, strict=True)))
+        batch = list(zip(runs, await self._fitting(runs), strict=True))
+        outcomes: Sequence[Submitted | BaseException]
+        if any(run.is_conditional for run in runs):
+            outcomes = await self.ledger.conditions.submit(batch)
+        else:
+            outcomes = await self.ledger.submit.together(batch)
         created: dict[str, list[Delivery]] = {}
         for run, outcome in zip(runs, outcomes, strict=True):
             if isinstance(outcome, Submitted) and outcome.given:
@@ -199,11 +203,11 @@ class Platform:
 
     async def _fitting(self, runs: Sequence[NewRun]) -> list[bool]:
         """Which of the runs go to the transport at once: the first of each window, as far as it has room."""
-        due = Counter((run.domain, run.priority) for run in runs if run.run_at is None)
+        due = Counter((run.domain, run.priority) for run in runs if _is_due(run))
         room = {window: await self._reserve(window, wanted) for window, wanted in due.items()}
         fitting = []
         for run in runs:
-            fits = run.run_at is None and room[run.domain, run.priority] > 0
+            fits = _is_due(run) and room[run.domain, run.priority] > 0
             fitting.append(fits)
             if fits:
                 room[run.domain, run.priority] -= 1
@@ -317,6 +321,10 @@ class Platform:
         """Keep a message that nobody could read."""
         kept = orjson.dumps({_text(name): _text(value) for name, value in headers.items()}).decode()
         await self.ledger.bury_message(new_id(), self.name, queue, _text(reason)[:2000], body[: 1 << 20], kept)
+
+
+def _is_due(run: NewRun) -> bool:
+    return run.run_at is None and not run.is_conditional
 
 
 def _delivery(run: NewRun) -> Delivery:

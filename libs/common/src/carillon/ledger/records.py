@@ -154,6 +154,11 @@ class NewRun:
     actor: str = "unknown"
     traceparent: str | None = None
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether other runs decide about it, so that it is accepted in a transaction that looks at them."""
+        return self.unique is not None or self.after is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Submitted:

@@ -92,10 +92,9 @@ class CarillonBroker(AsyncBroker):
         When this returns they are durable; raises what `Platform.submit_many` raises.
         """
         messages = [await self._before_sending(task, arguments) for arguments in calls]
-        runs = [self._new_run(message) for message in messages]
-        await self.platform.submit_many(runs)
-        for run, message in zip(runs, messages, strict=True):
-            message.task_id = str(run.id)
+        accepted = await self.platform.submit_many([self._new_run(message) for message in messages])
+        for submitted, message in zip(accepted, messages, strict=True):
+            message.task_id = str(submitted.id)
             for middleware in reversed(self.middlewares):
                 if type(middleware).post_send is not TaskiqMiddleware.post_send:
                     await maybe_awaitable(middleware.post_send(message))

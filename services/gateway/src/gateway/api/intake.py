@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from carillon.errors import IdempotencyConflictError, InvalidArgumentsError, UniqueConflictError
+from carillon.errors import IdempotencyConflictError, UniqueConflictError, UnknownNeedError
 from carillon.ledger.records import NewRun, Submitted
 from carillon.platform import Platform
 from carillon.telemetry.metrics import Metrics
@@ -82,7 +82,7 @@ class Intake:
             return self._accepted(run, await self._platform.submit(run))
         except UniqueConflictError as error:
             raise _taken(error) from None
-        except InvalidArgumentsError as error:
+        except UnknownNeedError as error:
             raise invalid(Fault("/after/runs", str(error))) from None
 
     async def submit_batch(self, request: Asked) -> list[Accepted]:
@@ -108,6 +108,10 @@ class Intake:
             submitted = await self._platform.submit_many(runs)
         except IdempotencyConflictError as error:
             raise _reused(error) from None
+        except UniqueConflictError as error:
+            raise _taken(error, _at(error.positions, "has the unique key of a run that is there")) from None
+        except UnknownNeedError as error:
+            raise invalid(*_at(error.positions, str(error), "/after/runs")) from None
         return list(map(self._accepted, runs, submitted))
 
     def _accepted(self, run: NewRun, submitted: Submitted) -> Accepted:
@@ -124,8 +128,6 @@ def _run_of(request: Asked, task: Row | None, entry: Row, key: str | None, index
     """The run that an entry of a batch asks for; raises `ProblemError` with pointers below the entry."""
     if task is None:
         raise invalid(Fault("/task", unknown))
-    if alone := [name for name in ("unique", "after") if name in entry]:
-        raise invalid(Fault(f"/{alone[0]}", "cannot be in a batch; submit this run by itself"))
     own = entry.get("idempotency_key")
     arguments = entry.get("args", {})
     run = new_run(
@@ -146,14 +148,20 @@ def _run_of(request: Asked, task: Row | None, entry: Row, key: str | None, index
     return run
 
 
-def _taken(error: UniqueConflictError) -> ProblemError:
+def _taken(error: UniqueConflictError, faults: Sequence[Fault] = ()) -> ProblemError:
     headers = {"Location": f"/api/v1/tasks/{error.run}/status"}
-    return ProblemError(CONFLICT, f"{error}; wait for its end, or cancel it", headers=headers)
+    return ProblemError(CONFLICT, f"{error}; wait for its end, or cancel it", headers=headers, faults=faults)
 
 
 def _reused(error: IdempotencyConflictError) -> ProblemError:
-    faults = [Fault(f"/tasks/{at}", "has a key that was used with other arguments") for at in error.positions]
-    return ProblemError(KEY_REUSED, f"{error}", faults=faults[:MOST_FAULTS])
+    return ProblemError(
+        KEY_REUSED, f"{error}", faults=_at(error.positions, "has a key that was used with other arguments")
+    )
+
+
+def _at(positions: Sequence[int], detail: str, pointer: str = "") -> list[Fault]:
+    """The same fault of several runs of a batch."""
+    return [Fault(f"/tasks/{at}{pointer}", detail) for at in positions[:MOST_FAULTS]]
 
 
 def _key_of(request: Asked) -> str | None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from carillon import clock
-from carillon.errors import InvalidArgumentsError
-from carillon.ledger.conditions import Conditions, kept_out
+from carillon.ledger.conditions import (
+    Conditions,
+    all_accepted,
+    conflict_of,
+    needs_of,
+    refuse_kept_out,
+    refuse_unknown_needs,
+    turns,
+)
 from carillon.ledger.followups import CallBack, Followups, verdict
 from carillon.ledger.records import NewRun, Submitted, Unique
 from carillon.testing.memory.store import WAITING, Row, Store, copied
@@ -30,40 +37,53 @@ class MemoryConditions(Conditions):
         super().__init__(ledger)
         self._memory = ledger
 
-    async def submit(self, run: NewRun) -> Submitted:
-        """Accept a run that is unique or comes after others; raises as the real one does."""
-        replaced: Sequence[UUID] = ()
-        if run.unique is not None:
-            keeper = self._keeper_of(run, run.unique)
-            if keeper is not None:
-                if run.unique.on_conflict == "reject":
-                    raise kept_out(run, keeper)
-                if run.unique.on_conflict == "keep" or keeper["state"] not in WAITING:
-                    return Submitted(keeper["id"], created=False)
-                message = f"the run {run.id} took its place"
-                self._memory.store.bury(keeper, "cancelled", error={"type": "Replaced", "message": message})
-                replaced = [keeper["id"]] if keeper["awaited"] else []
-        outcome = await self.accept(run)
+    async def submit(self, batch: Sequence[tuple[NewRun, bool]]) -> list[Submitted]:
+        """Accept runs in order, all or none; raises as the real one does."""
+        runs = [run for run, _ in batch]
+        replaced: list[UUID] = []
+        outcomes: dict[int, Submitted] = {}
+        with self._memory.store.all_or_none():
+            for turn in turns(runs):
+                outcomes |= self._clear_away({at: runs[at] for at in turn}, replaced)
+                fresh = [at for at in turn if at not in outcomes]
+                outcomes |= all_accepted(fresh, await self._memory.accept([batch[at] for at in fresh]))
+            self._await(runs, outcomes)
         await self._memory.followups.follow(replaced)
-        return outcome
+        return [outcomes[at] for at in range(len(runs))]
 
-    async def accept(self, run: NewRun, connection: object = None) -> Submitted:  # noqa: ARG002
+    async def accept(self, run: NewRun, connection: object = None) -> Submitted:  # noqa: ARG002 - of the real one
         """Accept a run that may have to wait for others."""
-        store = self._memory.store
-        needed = [] if run.after is None else sorted(set(run.after.runs))
-        if unknown := [str(one) for one in needed if store.run(one) is None or one == run.id]:
-            message = f"a run can wait for runs that were accepted before it; nobody knows {', '.join(unknown[:5])}"
-            raise InvalidArgumentsError(message)
-        (outcome,) = await self._memory.accept([(run, False)])
-        if isinstance(outcome, Exception):
-            raise outcome
-        if needed and outcome.created:
-            for one in needed:
+        outcomes = all_accepted([0], await self._memory.accept([(run, False)]))
+        self._await([run], outcomes)
+        return outcomes[0]
+
+    def _clear_away(self, runs: Mapping[int, NewRun], replaced: list[UUID]) -> dict[int, Submitted]:
+        keepers = {
+            at: keeper
+            for at, run in runs.items()
+            if run.unique is not None and (keeper := self._keeper_of(run, run.unique)) is not None
+        }
+        refuse_kept_out(runs, keepers)
+        stays = {}
+        for at, keeper in keepers.items():
+            if conflict_of(runs[at]) == "keep" or keeper["state"] not in WAITING:
+                stays[at] = Submitted(keeper["id"], created=False)
+                continue
+            message = f"the run {runs[at].id} took its place"
+            self._memory.store.bury(keeper, "cancelled", error={"type": "Replaced", "message": message})
+            replaced += [keeper["id"]] if keeper["awaited"] else []
+        return stays
+
+    def _await(self, runs: Sequence[NewRun], outcomes: Mapping[int, Submitted]) -> None:
+        store, needed = self._memory.store, needs_of(runs, outcomes)
+        known = {one: None for of_one in needed.values() for one in of_one if store.run(one) is not None}
+        refuse_unknown_needs(runs, needed, known)
+        for at, of_one in needed.items():
+            for one in of_one:
                 if one in store.live:
                     store.live[one]["awaited"] = True
-            store.needs[run.id] = {one: _outcome(store, one) for one in needed}
-            resolve(store, [run.id])
-        return outcome
+            store.needs[runs[at].id] = {one: _outcome(store, one) for one in of_one}
+        resolve(store, [runs[at].id for at in needed])
 
     def _keeper_of(self, run: NewRun, unique: Unique) -> Row | None:
         """The newest run that keeps this one out; a submit that is sent again is not kept out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, date, datetime
 from typing import Any, NoReturn
@@ -70,6 +71,16 @@ class Store:
     def listen(self, wake: Callable[[str], None]) -> None:
         """Be told of each domain of which runs became due, and of each worker that is to obey."""
         self._listeners.append(wake)
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """What is written within is undone when it raises."""
+        before = deepcopy((self.live, self.ended, self.accepted, self.causes, self.needs))
+        try:
+            yield
+        except BaseException:
+            self.live, self.ended, self.accepted, self.causes, self.needs = before
+            raise
 
     def wake(self, name: str) -> None:
         """Tell whoever listens."""
