@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,7 +13,7 @@ import pytest
 from behind import complete_unnoticed, starts
 from shop import Shop, shop_service
 
-from carillon.errors import InvalidArgumentsError
+from carillon.errors import InvalidArgumentsError, UniqueConflictError, UnknownNeedError
 from carillon.ids import new_id
 from carillon.ledger.records import After, NewRun, Priority, Submitted, Unique
 from carillon.platform import Platform
@@ -182,6 +183,92 @@ async def test_what_nobody_followed_up_is_followed_up_by_the_sweeper(platform, s
 
     assert row["state"] == "completed"
     assert await platform.ledger.followups.sweep() == 0
+
+
+def add(a: int, **options: Any) -> NewRun:
+    return NewRun(id=new_id(), domain="shop", task="shop.add", args=f'{{"a": {a}}}', run_at=in_an_hour(), **options)
+
+
+async def count(platform: Platform) -> int:
+    rows = await platform.history.count_by_state(datetime.now(UTC) - timedelta(hours=1))
+    return sum(row["count"] for row in rows)
+
+
+async def test_of_one_unique_key_a_batch_makes_one_run_and_the_others_are_told_which(platform):
+    runs = [add(1, unique=Unique(key="k")), add(2), add(3, unique=Unique(key="k")), add(4, unique=Unique(key="other"))]
+
+    submitted = await platform.submit_many(runs)
+
+    assert submitted == [
+        Submitted(runs[0].id, created=True),
+        Submitted(runs[1].id, created=True),
+        Submitted(runs[0].id, created=False),
+        Submitted(runs[3].id, created=True),
+    ]
+    assert await count(platform) == 3
+
+
+async def test_in_a_batch_the_last_of_those_that_replace_each_other_stays(platform):
+    replacing = [add(number, unique=Unique(key="k", on_conflict="replace")) for number in range(3)]
+
+    await platform.submit_many(replacing)
+
+    assert [await state_of(platform, run.id) for run in replacing] == ["cancelled", "cancelled", "queued"]
+
+
+async def test_a_batch_with_a_run_that_is_to_be_refused_accepts_none_and_says_where(platform):
+    first = await platform.submit(add(0, unique=Unique(key="k")))
+    refused = add(1, unique=Unique(key="k", on_conflict="reject"))
+    displaced = add(2, unique=Unique(key="k", on_conflict="replace"))
+
+    with pytest.raises(UniqueConflictError, match="has the same unique key") as error:
+        await platform.submit_many([displaced, add(3), refused])
+
+    assert (error.value.positions, error.value.run) == ((2,), displaced.id)
+    assert await count(platform) == 1
+    assert await state_of(platform, first.id) == "queued"
+
+
+async def test_in_a_batch_a_run_may_come_after_those_before_it_whichever_stands_for_them(platform, shop):
+    standing = await submit(platform, args='{"a": 1}', unique=Unique(key="k"), run_at=datetime.now(UTC))
+    kept_out = add(2, unique=Unique(key="k"))
+    then = add(3, after=After(runs=[kept_out.id]))
+    last = NewRun(id=new_id(), domain="shop", task="shop.add", args='{"a": 4}', after=After(runs=[standing.id]))
+
+    submitted = await platform.submit_many([kept_out, then, last])
+    waits = [await state_of(platform, run.id) for run in (then, last)]
+    async with running(shop_service(platform.settings, shop), platform):
+        row = await ended(platform, last.id)
+
+    assert [each.created for each in submitted] == [False, True, True]
+    assert waits == ["pending", "pending"]
+    assert (row["state"], await state_of(platform, then.id)) == ("completed", "queued")
+
+
+async def test_in_a_batch_no_run_can_come_after_one_that_stands_behind_it(platform):
+    first, second = new_id(), new_id()
+    circle = [
+        replace(add(1, after=After(runs=[second])), id=first),
+        replace(add(2, after=After(runs=[first])), id=second),
+    ]
+
+    with pytest.raises(UnknownNeedError, match="accepted before it") as error:
+        await platform.submit_many([add(0), *circle])
+
+    assert error.value.positions == (1,)
+    assert await count(platform) == 0
+
+
+async def test_batches_that_want_the_same_keys_in_another_order_do_not_wait_for_each_other(platform):
+    keys = [f"k{number}" for number in range(40)]
+
+    async def submit_all(order: Sequence[str]) -> list[Submitted]:
+        return await platform.submit_many([add(1, unique=Unique(key=key)) for key in order])
+
+    made = await asyncio.gather(*(submit_all(order) for order in (keys, keys[::-1]) for _ in range(4)))
+
+    assert sum(each.created for one in made for each in one) == len(keys)
+    assert await count(platform) == len(keys)
 
 
 async def started_in_order(platform: Platform, runs: Sequence[UUID]) -> list[int]:

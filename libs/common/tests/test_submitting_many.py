@@ -105,6 +105,18 @@ async def test_calls_of_a_task_are_submitted_together_and_can_be_waited_for(plat
     assert [result.return_value for result in results] == [2, 1_101]
 
 
+async def test_calls_of_a_task_with_a_label_unique_are_told_which_run_stands_for_each(platform):
+    service = shop_service(platform.settings, Shop())
+    task = service.tasks.declared["shop.add"]
+    service._broker(platform)
+    task.labels["unique"] = "{}"
+
+    submitted = await task.kiq_many([{"a": 1}, {"a": 2}, {"a": 1}])
+
+    assert submitted[0].task_id == submitted[2].task_id != submitted[1].task_id
+    assert await states(platform) == ["queued"] * 2
+
+
 async def test_calls_that_do_not_fit_accept_nothing(platform):
     service = shop_service(platform.settings, Shop())
     task = service.tasks.declared["shop.add"]

@@ -183,11 +183,30 @@ def test_a_key_in_the_body_is_the_one_in_the_header(gateway):
     assert (other.status_code, other.json()["errors"][0]["pointer"]) == (422, "/idempotency_key")
 
 
-@pytest.mark.parametrize("name", ["unique", "after"])
-def test_a_condition_in_a_batch_is_refused_and_says_where(gateway, name):
-    given = {"unique": {"key": "k"}, "after": {"runs": [NOBODY]}}[name]
+def test_conditions_hold_in_a_batch(gateway):
+    once = RING | {"unique": {"key": str(uuid4())}, "delay": 3600}
+    first = submit(gateway, delay=3600).json()["id"]
 
-    answer = gateway.post("/api/v1/tasks/batch", {"tasks": [RING, RING | {name: given}]})
+    answer = gateway.post("/api/v1/tasks/batch", {"tasks": [once, RING | {"after": {"runs": [first]}}, once]})
 
-    assert answer.status_code == 422
-    assert answer.json()["errors"][0]["pointer"] == f"/tasks/1/{name}"
+    runs = answer.json()["tasks"]
+    assert answer.status_code == 202
+    assert [run["created"] for run in runs] == [True, True, False]
+    assert runs[0]["id"] == runs[2]["id"]
+    assert column(gateway, runs[1]["id"], "state") == "pending"
+
+
+def test_a_condition_in_a_batch_that_cannot_be_kept_refuses_all_and_says_where(gateway):
+    key = str(uuid4())
+    kept = submit(gateway, unique={"key": key}, delay=3600).json()["id"]
+    mark = {"labels": {"batch": key}}
+
+    answers = [
+        gateway.post("/api/v1/tasks/batch", {"tasks": [RING | mark, RING | mark | condition]})
+        for condition in ({"unique": {"key": key, "on_conflict": "reject"}}, {"after": {"runs": [NOBODY]}})
+    ]
+
+    told = [(answer.status_code, answer.json()["errors"][0]["pointer"]) for answer in answers]
+    assert told == [(409, "/tasks/1"), (422, "/tasks/1/after/runs")]
+    assert answers[0].headers["Location"] == f"/api/v1/tasks/{kept}/status"
+    assert gateway.http.get("/api/v1/runs", params={"label": f"batch:{key}"}, headers=gateway.auth).json()["runs"] == []
