@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -351,3 +352,54 @@ def test_on_ci_every_suite_that_did_not_run_is_named_and_is_a_failure(
 
 def test_a_chromium_that_shows_a_page_is_found(chromium: str) -> None:
     assert Path(chromium).is_file()
+
+
+TOLD_TO_STOP = """
+    import asyncio
+    import os
+    import signal
+    import threading
+
+    import pytest
+
+    async def test_that_hears_the_signal_itself():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
+
+    @pytest.fixture(autouse=True)
+    def server(monkeypatch, test_servers):
+        monkeypatch.setattr("carillon.testing.servers.find_redis", lambda: None)
+        print(test_servers.redis())
+
+    def stop():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def test_that_waits():
+        stop()
+        threading.Event().wait(30)
+
+    async def test_that_awaits():
+        stop()
+        await asyncio.sleep(30)
+
+    def test_in_the_background_of_a_shell():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        stop()
+        threading.Event().wait(30)
+
+    def test_that_comes_after_the_end():
+        pass
+"""
+
+
+@pytest.mark.parametrize("one", ["that_waits", "that_awaits", "in_the_background"])
+def test_a_session_that_is_told_to_stop_stops_what_it_started(pytester: pytest.Pytester, one: str) -> None:
+    pytester.makepyfile(TOLD_TO_STOP)
+
+    options = ("-s", "--asyncio-mode=auto", "-p", "carillon.testing.plugin")
+    result = pytester.runpytest_subprocess(*options, "-k", f"hears or {one} or comes_after")
+
+    address = next(line for line in result.outlines if "redis://" in line).rpartition("redis://")[2]
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.assert_outcomes(passed=1, deselected=2)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(address.partition("/")[0].rpartition(":")[2])), timeout=5)

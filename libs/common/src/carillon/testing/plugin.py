@@ -1,6 +1,7 @@
 """A pytest plugin: fresh databases, Redis databases, RabbitMQ vhosts and a Chromium for the tests that ask for them.
 
-Use it with `pytest_plugins = ["carillon.testing.plugin"]`. Nothing is looked for or started before a test asks.
+Use it with `pytest_plugins = ["carillon.testing.plugin"]`. Nothing is looked for or started before a test asks; what was
+started is stopped at the end, which may come by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from carillon.testing import termination
 from carillon.testing.chromium import Chromium
 from carillon.testing.rabbitmq import RabbitMQ
 from carillon.testing.servers import SessionServers
@@ -101,6 +103,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     """Get what is needed before the first test, so that an installation counts against no test's time limit."""
     if session.config.option.collectonly or session.testsfailed:
         return
+    termination.heed()
     for marker, suite in session.config.stash[SUITES].items():
         if any(item.get_closest_marker(marker) for item in session.items):
             suite.need.find()
@@ -111,6 +114,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what needs something that is not to be had."""
+    termination.heed()
     for marker, suite in item.config.stash[SUITES].items():
         if item.get_closest_marker(marker) and suite.need.find() is None:
             suite.leave_out(item.nodeid)
