@@ -41,6 +41,7 @@ class MemoryConditions(Conditions):
                 if run.unique.on_conflict == "keep" or keeper["state"] not in WAITING:
                     return Submitted(keeper["id"], created=False)
                 message = f"the run {run.id} took its place"
+                self._memory.store.free_slot(keeper)
                 self._memory.store.bury(keeper, "cancelled", error={"type": "Replaced", "message": message})
                 replaced = [keeper["id"]] if keeper["awaited"] else []
         outcome = await self.accept(run)
@@ -133,7 +134,7 @@ def resolve(store: Store, pending: Sequence[UUID]) -> list[UUID]:
         if goes:
             delay = timedelta(seconds=row["after"]["delay_seconds"])
             row |= {"state": "queued", "run_at": max(row["run_at"], clock.now() + delay)}
-            store.wake(row["domain"])
+            store.wake_for(row)
         elif goes is False:
             message = f"it needed the run {min(bad)}, which failed"
             store.bury(row, "cancelled", error={"type": "NeedFailed", "message": message})
