@@ -32,6 +32,18 @@ async def silence_workers(platform: Platform) -> None:
         await execute(platform, "update carillon.workers set heartbeat_at = now() - interval '1 minute'")
 
 
+async def let_buckets_fill(platform: Platform) -> None:
+    """Let every bucket of starts have been full for an hour."""
+    if isinstance(platform, MemoryPlatform):
+        ago = clock.now() - timedelta(hours=1)
+        for turn in platform.store.turns.values():
+            turn["full_at"] = ago
+        platform.store.buckets = dict.fromkeys(platform.store.buckets, ago)
+    else:
+        for table in ("turns", "buckets"):
+            await execute(platform, f"update carillon.{table} set full_at = now() - interval '1 hour'")
+
+
 async def let_it_have_ended(platform: Platform, run: UUID, hours: int) -> None:
     """Let an ended run have ended so many hours ago."""
     if isinstance(platform, MemoryPlatform):

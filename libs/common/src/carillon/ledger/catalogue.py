@@ -114,7 +114,7 @@ class Catalogue:
             names = [row["name"] for row in declared]
             await connection.execute(delete(tasks).where(tasks.c.domain == domain, tasks.c.name.not_in(names)))
             for each in declared:
-                row = {**each, "limits": _limits(each, limit)}
+                row = {**each, "limits": kept_limits(each, limit)}
                 statement = insert(tasks).values(domain=domain, **row)
                 await connection.execute(
                     statement.on_conflict_do_update(index_elements=["name"], set_={"domain": domain, **row})
@@ -123,7 +123,7 @@ class Catalogue:
                 statement = insert(event_types).values(**contract)
                 await connection.execute(statement.on_conflict_do_update(index_elements=["type"], set_=dict(contract)))
             for entry in entries:
-                if _changes_limits(entry):
+                if changes_limits(entry):
                     await _begin_limits_anew(connection, domain, entry.subject)
             await record(connection, *entries)
         await self.refresh()
@@ -155,13 +155,14 @@ class Catalogue:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
 
 
-def _limits(task: Row, of_domain: int | None) -> Row | None:
+def kept_limits(task: Row, of_domain: int | None) -> Row | None:
     """What the ledger goes by when it accepts a run of the task: null says that nothing limits it."""
     limits: Row | None = task["policy"].get("limits")
     return {} if limits is None and of_domain is not None else limits
 
 
-def _changes_limits(entry: Entry) -> bool:
+def changes_limits(entry: Entry) -> bool:
+    """Whether other limits hold from now on for the subject of this entry, a task or a domain."""
     if entry.action == "task.policy_changed":
         return bool(entry.details["before"].get("limits") != entry.details["after"].get("limits"))
     return entry.action == "queue.limit_changed"
@@ -181,8 +182,16 @@ async def _changes(connection: AsyncConnection, domain: str, declared: Sequence[
     query = select(tasks.c.name, tasks.c.policy).where(tasks.c.domain == domain)
     before: dict[str, Any] = {row.name: row.policy for row in await connection.execute(query)}
     after: dict[str, Any] = {row["name"]: row["policy"] for row in declared}
-    actor, entries = Actor.process(domain), []
     limited = (await connection.execute(select(domains.c.concurrency).where(domains.c.name == domain))).scalar_one()
+    return registered(domain, (limited, before), (limit, after))
+
+
+def registered(
+    domain: str, was: tuple[int | None, Mapping[str, Any]], is_: tuple[int | None, Mapping[str, Any]]
+) -> list[Entry]:
+    """What is told of a registration: the limit of the domain and the policies of its tasks, before and after."""
+    (limited, before), (limit, after) = was, is_
+    actor, entries = Actor.process(domain), []
     if limited != limit:
         entries.append(actor.did("queue.limit_changed", domain, before=limited, after=limit))
     for name in sorted(before.keys() | after.keys()):

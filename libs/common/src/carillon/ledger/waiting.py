@@ -21,10 +21,11 @@ async def awaited_limit(engine: AsyncEngine, run: UUID) -> str | None:
     """What a run waits for, like `a limit of kitchen.cook: 2 of 2 runs`; None for a run that waits for no limit."""
     async with engine.connect() as connection:
         found = (await connection.execute(_WHY, {"run": run})).mappings().one_or_none()
-    return None if found is None else _in_words(dict(found))
+    return None if found is None else in_words(dict(found))
 
 
-def _in_words(found: Mapping[str, Any]) -> str:
+def in_words(found: Mapping[str, Any]) -> str:
+    """The sentence about what a waiting run is measured by, as `WHY` finds it."""
     limits: Mapping[str, Any] = found["limits"] or {}
     name, key = found["task"], f"{limits.get('key')}={found['gate']}"
     if found["of_domain"] is not None and found["in_domain"] >= found["of_domain"]:

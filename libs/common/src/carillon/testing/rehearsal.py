@@ -17,6 +17,8 @@ from carillon.cloudevents import Envelope
 from carillon.contracts import Event
 from carillon.ids import new_id
 from carillon.ledger.audit import Actor
+from carillon.ledger.statements.rows import gate_of
+from carillon.limits import check_number
 from carillon.retry import Budget
 from carillon.settings import PlatformSettings
 from carillon.tasks import Task, Tasks
@@ -24,9 +26,11 @@ from carillon.telemetry.excerpt import kept_lines
 from carillon.telemetry.metrics import Metrics
 from carillon.testing.held import HeldClock, HeldLoop
 from carillon.testing.memory import MemoryPlatform
+from carillon.testing.memory.platform import NEVER_SECONDS
 from carillon.testing.rehearsed import RehearsedRun, seen
 from carillon.transports.port import Consumer
 from carillon.worker.broker import CarillonBroker
+from carillon.worker.gatekeeper import Gatekeeper
 from carillon.worker.receiver import Receiver
 from carillon.worker.results import results_of
 
@@ -52,11 +56,13 @@ class Rehearsal:
         assert rehearsal.said(ReminderSent) == [ReminderSent(order="order-17")]
     ```
 
-    What executes is the worker's own code: validation, middlewares, retries, timeouts, cancellation, events. In memory
-    are the ledger and the transport. The clock stands at `at`, or at the present moment, and only `advance` moves it;
-    runs, timeouts and deadlines live by it, and so does `asyncio.sleep` in a task, but not in the test itself. A task
-    that asks for the time sees it with `carillon.clock.now()`. The limits of tasks are not applied: what would wait for
-    others starts at once.
+    What executes is the worker's own code: validation, middlewares, retries, timeouts, cancellation, limits, events. In
+    memory are the ledger and the transport. The clock stands at `at`, or at the present moment, and only `advance`
+    moves it; runs, timeouts, deadlines and rates live by it, and so does `asyncio.sleep` in a task, but not in the test
+    itself. A task that asks for the time sees it with `carillon.clock.now()`.
+
+    `concurrency` and `limit` are for each domain what they are for a `Service`: runs that its worker executes at once,
+    and runs that the domain does.
 
     `patience` is how many seconds of real time `settle` and `advance` wait for what a task does in a thread, or with a
     socket. One rehearsal at a time in one process; it needs asyncio's own event loop.
@@ -69,16 +75,20 @@ class Rehearsal:
         at: datetime | None = None,
         middlewares: Sequence[TaskiqMiddleware] = (),
         concurrency: int = 10,
+        limit: int | None = None,
         patience: float = 10.0,
     ) -> None:
         if at is not None and at.tzinfo is None:
             message = f"the moment {at} names no time zone; say datetime(..., tzinfo=UTC)"
             raise ValueError(message)
+        if limit is not None:
+            check_number("limit", limit)
         self._domains = domains
         self._resources = dict(resources or {})
         self._clock = HeldClock(at or clock.now())
         self._stack = middleware.stack(Metrics(), middlewares)
         self._concurrency = concurrency
+        self._limit = limit
         self._patience = patience
         self._open = AsyncExitStack()
         self._declared: dict[str, Task[..., Any]] = {}
@@ -101,7 +111,7 @@ class Rehearsal:
             self._borrow_tasks(opening)
             for tasks in self._domains:
                 rows = [task.entry(queue="") for task in tasks.declared.values()]
-                await self.platform.catalogue.register(tasks.domain, rows, [], {})
+                await self.platform.catalogue.register(tasks.domain, rows, [], {}, limit=self._limit)
             context = HeldLoop.context()
             opening.push_async_callback(self._leave)
             for tasks in self._domains:
@@ -144,6 +154,7 @@ class Rehearsal:
             self._clock.move_to(min(due, target))
             for tasks in self._domains:
                 self.platform.store.wake(tasks.domain)
+                self.platform.store.wake(gate_of(tasks.domain))
         message = f"something was due at {MOST_STOPS} moments before {target}; does a run snooze for ever?"
         raise AssertionError(message)
 
@@ -170,7 +181,7 @@ class Rehearsal:
         row = store.run(wanted)
         if row is None:
             raise KeyError(wanted)
-        return seen(row, store.attempts_of(row))
+        return seen(row, store.attempts_of(row), self.platform.history.limit_of(wanted))
 
     def runs(self, task: Task[..., Any] | None = None) -> list[RehearsedRun]:
         """The runs of a task, or all, in the order in which they were accepted."""
@@ -187,7 +198,7 @@ class Rehearsal:
         self._broker = CarillonBroker(self.platform, list(self._declared.values()), self._stack, results)
 
     async def _take(self, tasks: Tasks, opening: AsyncExitStack) -> None:
-        """Begin to take runs of a domain. Whatever begins here lives by the held clock."""
+        """Begin to take runs of a domain, and to let them in. Whatever begins here lives by the held clock."""
         receiver = Receiver(
             self.platform,
             new_id(),
@@ -204,8 +215,10 @@ class Rehearsal:
         take = self.platform.transport.consume
         consumer: Consumer = await take(tasks.domain, receiver.worker, self._concurrency, receiver.execute)
         opening.push_async_callback(consumer.stop)
-        obeys = asyncio.create_task(self._obey(receiver), name=f"obey {tasks.domain}")
-        opening.callback(obeys.cancel)
+        # It is told of all that it could find: were it to look each second, a day would have 86,400 moments.
+        gatekeeper = Gatekeeper(self.platform, tasks.domain, Metrics(), tick=NEVER_SECONDS)
+        for duty in (self._obey(receiver), gatekeeper.run()):
+            opening.callback(asyncio.create_task(duty, name=f"duty of {tasks.domain}").cancel)
 
     async def _obey(self, receiver: Receiver) -> None:
         """Cancel what somebody wants cancelled."""
@@ -260,7 +273,10 @@ class Rehearsal:
         for tasks in self._domains:
             expired = await self.platform.ledger.expire(tasks.domain)
             await self.platform.ledger.followups.follow(expired.awaited)
-            moved = moved or expired.moved > 0
+            if expired.moved:
+                # Some of them may have had slots.
+                self.platform.wakeups.tell(gate_of(tasks.domain))
+                moved = True
         return moved
 
 

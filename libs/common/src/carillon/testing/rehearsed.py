@@ -43,6 +43,8 @@ class RehearsedRun:
     progress: Mapping[str, Any] | None
     #: Not before this moment, of a run that waits.
     run_at: datetime
+    #: The limit for which it waits, in words such as `a limit of post.pack: 2 of 2 runs`; None when it waits for none.
+    awaited_limit: str | None
     expires_at: datetime | None
     deadline_at: datetime | None
     parent_id: UUID | None
@@ -52,10 +54,11 @@ class RehearsedRun:
     attempts: Sequence[RehearsedAttempt]
 
 
-def seen(row: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> RehearsedRun:
+def seen(row: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]], awaited_limit: str | None) -> RehearsedRun:
     """A run as the ledger's rows tell it."""
-    fields = {name: row[name] for name in RehearsedRun.__dataclass_fields__ if name not in {"attempts", "state"}}
+    told_apart = {"attempts", "awaited_limit", "state"}
+    fields = {name: row[name] for name in RehearsedRun.__dataclass_fields__ if name not in told_apart}
     told = [
         RehearsedAttempt(**{name: each[name] for name in RehearsedAttempt.__dataclass_fields__}) for each in attempts
     ]
-    return RehearsedRun(**fields, state=State(row["state"]), attempts=told)
+    return RehearsedRun(**fields, state=State(row["state"]), awaited_limit=awaited_limit, attempts=told)

@@ -47,7 +47,7 @@ _RUN_COLUMNS = """
 """
 _DIGEST = r"sha256(convert_to(n.task || E'\n' || (n.args::jsonb)::text, 'UTF8'))"
 #: Bytes of a limit's key that fit into its index; of a longer one the beginning is kept, and its MD5.
-_MOST_KEY = 200
+MOST_GATE_BYTES = 200
 #: Whether an id came from its cause: those of everybody else are of version 7, which no two submits share.
 _DERIVED = "get_byte(uuid_send(n.id), 6) >> 4 <> 7"
 
@@ -82,7 +82,7 @@ fresh as (
         select n.rare::jsonb as rare, (n.rare::jsonb->>'deadline_at')::timestamptz as deadline_at
     ) m
     left join lateral (
-        select case when octet_length(k.key) <= {_MOST_KEY} then k.key
+        select case when octet_length(k.key) <= {MOST_GATE_BYTES} then k.key
                     else left(k.key, 40) || '#' || md5(k.key) end as gate
         from carillon.tasks t cross join lateral (
             select coalesce(n.args::jsonb #>> string_to_array(t.limits->>'key', '.'), '') as key

@@ -149,7 +149,9 @@ with recursive ring as (
             where $7::float8 is not null and b.task = $2 and b.gate = k.gate
         )) as owed
     ) o cross join lateral (
-        select o.owed, least($3::int, $6::int - c.busy, floor($8::int - o.owed / $7::float8 + 1e-6))::int as room
+        select o.owed, least(
+            $3::int, $6::int - c.busy, floor($8::int - greatest(0, o.owed - 5e-7) / $7::float8)
+        )::int as room
     ) f
     where k.position > 0 and f.room > 0 and exists (select from {_due_of_key("1", "1")})
     limit $3

@@ -70,6 +70,7 @@ class MemoryConditions(Conditions):
                 stays[at] = Submitted(keeper["id"], created=False)
                 continue
             message = f"the run {runs[at].id} took its place"
+            self._memory.store.free_slot(keeper)
             self._memory.store.bury(keeper, "cancelled", error={"type": "Replaced", "message": message})
             replaced += [keeper["id"]] if keeper["awaited"] else []
         return stays
@@ -153,7 +154,7 @@ def resolve(store: Store, pending: Sequence[UUID]) -> list[UUID]:
         if goes:
             delay = timedelta(seconds=row["after"]["delay_seconds"])
             row |= {"state": "queued", "run_at": max(row["run_at"], clock.now() + delay)}
-            store.wake(row["domain"])
+            store.wake_for(row)
         elif goes is False:
             message = f"it needed the run {min(bad)}, which failed"
             store.bury(row, "cancelled", error={"type": "NeedFailed", "message": message})

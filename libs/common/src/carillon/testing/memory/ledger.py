@@ -18,6 +18,7 @@ from carillon.ledger.ledger import End, Ended, Ledger
 from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun, Submitted, cause_of
 from carillon.testing.memory.admission import MemoryAdmission
 from carillon.testing.memory.conditions import MemoryConditions, MemoryFollowups
+from carillon.testing.memory.counts import charge, openings
 from carillon.testing.memory.steering import MemoryReplays, MemorySteering
 from carillon.testing.memory.store import READY, Row, Store, as_kept, check_kept, copied, event_row, refuse, work_of
 
@@ -74,8 +75,8 @@ class MemoryLedger(Ledger):
         if known is None:
             if run.id.version != TIME_ORDERED:
                 store.causes[run.id] = work_of(run)
-            store.add(run, given=given)
-            return Submitted(run.id, created=True, given=given)
+            row = store.add(run, given=given)
+            return Submitted(run.id, created=True, given=row["dispatched_at"] is not None)
         if known == work_of(run):
             return Submitted(run.id, created=False)
         message = f"{run.idempotency_key!r} was used before for {run.task} with other arguments; use a new key"
@@ -109,10 +110,17 @@ class MemoryLedger(Ledger):
             row = self.store.live.get(run)
             starts = row is not None and run not in started and self._starts(row, attempt, worker)
             if starts and row is not None:
-                row |= {"state": "running", "started_at": clock.now(), "worker_id": worker}
+                self._begin([row], worker)
                 started.add(run)
             outcomes.append(starts)
         return outcomes
+
+    def _begin(self, rows: Sequence[Row], worker: UUID) -> None:
+        """Let these runs be running, and take their starts from the buckets at this very moment."""
+        for domain in {row["domain"] for row in rows if row["gate"] is not None}:
+            charge(self.store, domain)
+        for row in rows:
+            row |= {"state": "running", "started_at": clock.now(), "worker_id": worker}
 
     def _starts(self, row: Row, attempt: int, worker: UUID) -> bool:
         if row["attempt"] != attempt:
@@ -137,12 +145,12 @@ class MemoryLedger(Ledger):
             if row is None or (row["attempt"], row["state"], row["worker_id"]) != current:
                 continue
             if finish.state.is_terminal or row["cancel"] is not None:
-                ended[finish.id] = End(applied=True, awaited=row["awaited"])
+                ended[finish.id] = End(applied=True, awaited=row["awaited"], limited=row["gate"] is not None)
                 state, why = (finish.state.value, error) if finish.state.is_terminal else ("cancelled", row["cancel"])
                 self.store.bury(row, state, result=result, error=why, log=finish.log)
                 await self._record(events, finish.answers)
             else:
-                ended[finish.id] = End(applied=True)
+                ended[finish.id] = End(applied=True, limited=row["gate"] is not None)
                 self._again(row, finish, error)
         return ended
 
@@ -196,11 +204,11 @@ class MemoryLedger(Ledger):
             and row["dispatched_at"] is None
             and self.store.may_start(row)
         ]
-        oldest = nsmallest(patient, due, key=_age)
-        urgent = nsmallest(slots, due, key=lambda row: (-row["priority"], *_age(row)))
+        # Of two that are due at one moment the first is the one that was accepted first: rows are in that order.
+        oldest = nsmallest(patient, due, key=lambda row: row["run_at"])
+        urgent = nsmallest(slots, due, key=lambda row: (-row["priority"], row["run_at"]))
         taken = list({row["id"]: row for row in (*oldest, *urgent)}.values())[:slots]
-        for row in taken:
-            row |= {"state": "running", "started_at": now, "worker_id": worker}
+        self._begin(taken, worker)
         return [_claimed(row) for row in taken]
 
     async def next_due(self, domain: str) -> float | None:
@@ -213,10 +221,12 @@ class MemoryLedger(Ledger):
         return (min(due) - clock.now()).total_seconds() if due else None
 
     def next_moment(self) -> datetime | None:
-        """When the next run is due or expires, of those that wait; None when the time changes nothing."""
-        now = clock.now()
-        moments = [row["expires_at"] for row in self.store.live.values() if row["state"] != "running"]
-        moments += [row["run_at"] for row in self.store.live.values() if row["state"] in READY]
+        """When the next run that waits is due, is let in by a rate, or expires; None when the time changes nothing."""
+        now, rows = clock.now(), self.store.live.values()
+        moments = [row["expires_at"] for row in rows if row["state"] != "running"]
+        moments += [row["run_at"] for row in rows if row["state"] in READY]
+        for domain in {row["domain"] for row in rows if row["gated"]}:
+            moments += openings(self.store, domain)
         return min((moment for moment in moments if moment is not None and moment > now), default=None)
 
     async def expire(self, domain: str) -> Ended:
@@ -340,10 +350,6 @@ class MemoryLedger(Ledger):
         """Enter that a worker stopped by itself."""
         if worker in self.store.workers:
             self.store.workers[worker] |= {"stopped_at": clock.now(), "running": 0}
-
-
-def _age(row: Row) -> tuple[datetime, int]:
-    return row["run_at"], row["id"].int
 
 
 def _ended(moved: Sequence[Row]) -> Ended:

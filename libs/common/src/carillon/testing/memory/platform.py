@@ -54,6 +54,7 @@ class MemoryPlatform(Platform):
     """A platform without servers. `beside` makes another over the same rows, as another process would be."""
 
     ledger: MemoryLedger
+    history: MemoryHistory
 
     def __init__(self, settings: PlatformSettings, *, name: str, store: Store | None = None) -> None:
         self.store = Store() if store is None else store

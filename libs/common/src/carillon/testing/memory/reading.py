@@ -7,15 +7,18 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn, cast
 from uuid import UUID
 
+import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from carillon import clock
 from carillon.ledger.audit import Audit, AuditSearch
 from carillon.ledger.audit_chain import spelled
-from carillon.ledger.catalogue import Catalogue, Hearer
+from carillon.ledger.catalogue import Catalogue, Hearer, changes_limits, kept_limits, registered
 from carillon.ledger.changes import CONCERNING, Change, changes
 from carillon.ledger.history import SUMMARY, History
 from carillon.ledger.schedules import Schedule, Schedules
+from carillon.ledger.waiting import in_words
+from carillon.testing.memory.counts import begin_anew, measured
 from carillon.testing.memory.store import Row, Store, copied, refuse
 
 #: Workers that were silent for longer are not shown.
@@ -87,6 +90,15 @@ class MemoryHistory(History):
         """The runs that answer an event."""
         return [_summary(row) for row in self._store.runs() if row["event_id"] == event]
 
+    async def awaited_limit(self, run: UUID) -> str | None:
+        """What a gated run waits for, like `a limit of kitchen.cook: 2 of 2 runs`; None for any other run."""
+        return self.limit_of(run)
+
+    def limit_of(self, run: UUID) -> str | None:
+        """The same for whoever cannot await."""
+        found = measured(self._store, run)
+        return None if found is None else in_words(found)
+
     async def count_by_state(self, since: datetime) -> list[Mapping[str, Any]]:
         """How many runs of each domain are in each state: all that have not ended, and those made since."""
         counts: dict[tuple[str, str], int] = {}
@@ -139,16 +151,24 @@ class MemoryCatalogue(Catalogue):
         types: Sequence[Mapping[str, Any]],
         asyncapi: Mapping[str, Any],  # noqa: ARG002 - shown by a gateway only
         *,
-        limit: int | None = None,  # noqa: ARG002 - the twin keeps no limits
+        limit: int | None = None,
     ) -> None:
         """Enter what a domain offers, and take out what it no longer does."""
-        before = {name: row for name, row in self._store.tasks.items() if row["domain"] == domain}
+        store = self._store
+        before = {name: row for name, row in store.tasks.items() if row["domain"] == domain}
+        was = store.domains.get(domain), {name: row["policy"] for name, row in before.items()}
         for name in before:
-            del self._store.tasks[name]
+            del store.tasks[name]
         for row in declared:
             first = before.get(row["name"], {"registered_at": clock.now()})["registered_at"]
-            self._store.tasks[row["name"]] = dict(row) | {"domain": domain, "registered_at": first}
-        self._store.types |= {row["type"]: dict(row) for row in types}
+            kept = {"domain": domain, "limits": kept_limits(row, limit), "registered_at": first}
+            store.tasks[row["name"]] = dict(row) | kept
+        store.types |= {row["type"]: dict(row) for row in types}
+        store.domains[domain] = limit
+        for entry in registered(domain, was, (limit, {row["name"]: row["policy"] for row in declared})):
+            if changes_limits(entry):
+                begin_anew(store, domain, entry.subject)
+            store.record(entry)
 
 
 class MemoryAudit(Audit):
@@ -163,7 +183,7 @@ class MemoryAudit(Audit):
         if search != AuditSearch(subject=search.subject, limit=search.limit):
             refuse("searches of the audit trail but by subject")
         found: list[Mapping[str, Any]] = [
-            dict(entry.values(), seq=seq, at=spelled(at))
+            dict(entry.values(), seq=seq, at=spelled(at), details=orjson.loads(orjson.dumps(entry.details)))
             for seq, (at, entry) in enumerate(self._store.audit, start=1)
             if search.subject in {None, entry.subject}
         ]

@@ -11,6 +11,7 @@ from carillon.errors import InvalidArgumentsError
 from carillon.ledger.audit import Actor
 from carillon.ledger.records import Submitted
 from carillon.ledger.replays import REPLAYABLE, Replays, checked, repetition
+from carillon.ledger.statements.rows import gate_of
 from carillon.ledger.steering import Cancelled, Hold, Steering, cancellation, unknown_name, word
 from carillon.testing.memory.conditions import resolve
 from carillon.testing.memory.store import WAITING, refuse
@@ -34,6 +35,7 @@ class MemorySteering(Steering):
         waiting = [row for row in family if row["state"] in WAITING]
         running = [row for row in family if row["state"] == "running"]
         for row in waiting:
+            self._store.free_slot(row)
             self._store.bury(row, "cancelled", error=dict(told))
         for row in running:
             if row["cancel"] is None:
@@ -67,6 +69,7 @@ class MemorySteering(Steering):
         """Let a run that waits not start until it is resumed; returns its state afterwards, None for an unknown run."""
         row = self._store.live.get(run)
         if row is not None and row["state"] in WAITING - {"paused"}:
+            self._store.free_slot(row)
             row |= {"state": "paused", "dispatched_at": None}
             self._store.record(actor.did("run.paused", str(run), reason))
         return self._state(run)
@@ -76,8 +79,8 @@ class MemorySteering(Steering):
         row = self._store.live.get(run)
         if row is not None and row["state"] == "paused":
             waits = "pending" if row["after"] is not None else "retrying" if row["attempt"] > 1 else "queued"
-            row |= {"state": waits, "run_at": max(row["run_at"], clock.now())}
-            self._store.wake(row["domain"])
+            row |= {"state": waits, "run_at": max(row["run_at"], clock.now()), "gated": row["gate"] is not None}
+            self._store.wake_for(row)
             awaited = resolve(self._store, [run])
             self._store.record(actor.did("run.resumed", str(run), reason))
             await self._memory.followups.follow(awaited)
@@ -94,6 +97,8 @@ class MemorySteering(Steering):
         if name in self._store.holds:
             return False
         self._store.holds[name] = {"name": name, "actor": actor.name, "reason": reason, "since": clock.now()}
+        # What is held gives its slots to others.
+        self._store.wake(gate_of(name.partition(".")[0]))
         self._store.record(actor.did(word(name, "paused"), name, reason))
         return True
 
@@ -102,7 +107,9 @@ class MemorySteering(Steering):
         if self._store.holds.pop(name, None) is None:
             return False
         self._store.record(actor.did(word(name, "resumed"), name, reason))
-        self._store.wake(name.partition(".")[0])
+        domain = name.partition(".")[0]
+        for woken in (domain, gate_of(domain)):
+            self._store.wake(woken)
         return True
 
     async def holds(self) -> list[Hold]:

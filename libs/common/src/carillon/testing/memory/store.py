@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, date, datetime
+from itertools import count
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -20,6 +21,8 @@ from carillon.jsonb import holds_nul
 from carillon.ledger.audit import Entry
 from carillon.ledger.history import last_attempt
 from carillon.ledger.records import NewEvent, NewRun, Priority, State
+from carillon.ledger.statements.rows import gate_of
+from carillon.testing.memory.gates import gate_for
 
 #: A row by the names of its table's columns, as `carillon.ledger.tables` has them.
 Row = dict[str, Any]
@@ -64,6 +67,14 @@ class Store:
         self.workers: dict[UUID, Row] = {}
         self.tasks: dict[str, Row] = {}
         self.types: dict[str, Row] = {}
+        #: How many runs of a domain may be at its workers, whatever their task; None for no limit.
+        self.domains: dict[str, int | None] = {}
+        #: By task: the key that was served last, and when the bucket of its starts is full again.
+        self.turns: dict[str, Row] = {}
+        #: The same bucket for each key, by task and key; one that is not here is full.
+        self.buckets: dict[tuple[str, str], datetime] = {}
+        #: Tasks take turns in the order in which they were served, also while the clock stands still.
+        self._served = count(1)
         self.audit: list[tuple[datetime, Entry]] = []
         self.files = MemoryStore()
         self._listeners: list[Callable[[str], None]] = []
@@ -100,11 +111,33 @@ class Store:
         """The ended attempts of a run, first to last."""
         return [*map(copied, self.attempts.get(run["id"], [])), *map(dict, last_attempt(copied(run)))]
 
-    def add(self, run: NewRun, *, given: bool) -> None:
-        """Enter a new run, and wake whoever may start it."""
-        self.live[run.id] = _run_row(run, given=given)
+    def wake_for(self, row: Row) -> None:
+        """Wake whoever starts a run, or lets it in."""
+        self.wake(gate_of(row["domain"]) if row["gated"] else row["domain"])
+
+    def free_slot(self, row: Row) -> None:
+        """Wake whoever lets in another run, where this one had a slot that it gives away."""
+        if row["gate"] is not None and not row["gated"]:
+            self.wake(gate_of(row["domain"]))
+
+    def turn(self, task: str) -> Row:
+        """Whose turn it is at the limits of a task."""
+        return self.turns.get(task) or {"last_gate": None, "served": 0, "full_at": None}
+
+    def next_turn(self) -> int:
+        """The number of a turn that is taken now."""
+        return next(self._served)
+
+    def add(self, run: NewRun, *, given: bool) -> Row:
+        """Enter a new run, and wake whoever may start it, or let it in."""
+        row = _run_row(run)
+        gate = gate_for(self.tasks.get(run.task, {}).get("limits"), row["args"])
+        dispatched_at = clock.now() if given and gate is None else None
+        row |= {"gate": gate, "gated": gate is not None, "dispatched_at": dispatched_at}
+        self.live[run.id] = row
         self.accepted.append(run.id)
-        self.wake(run.domain)
+        self.wake_for(row)
+        return row
 
     def bury(self, row: Row, state: str, **changed: Any) -> None:
         """Move a run to those that have ended."""
@@ -120,7 +153,9 @@ class Store:
         kept |= {"error": changed.pop("attempt_error", None), "log": changed.pop("attempt_log", None)}
         self.attempts.setdefault(row["id"], []).append(kept)
         row |= {"state": state, "attempt": row["attempt"] + 1, "dispatched_at": None, "worker_id": None} | changed
-        self.wake(row["domain"])
+        # Each attempt of a run with limits is let in by them.
+        row["gated"] = row["gate"] is not None
+        self.wake_for(row)
 
     def record(self, entry: Entry) -> None:
         """Enter what somebody did."""
@@ -131,10 +166,10 @@ class Store:
         return row["domain"] in self.holds or row["task"] in self.holds
 
     def may_start(self, row: Row) -> bool:
-        """Whether a run that waits is neither late nor held."""
+        """Whether a run that waits is neither late nor held, and has not to be let in before."""
         expires_at: datetime | None = row["expires_at"]
         in_time = expires_at is None or expires_at > clock.now()
-        return row["state"] in READY and in_time and not self.is_held(row)
+        return row["state"] in READY and not row["gated"] and in_time and not self.is_held(row)
 
 
 def as_kept(text: str) -> Any:
@@ -180,7 +215,7 @@ def event_row(event: NewEvent) -> Row:
     return row | {"data": as_kept(event.data), "recorded_at": now, "published_at": now}
 
 
-def _run_row(run: NewRun, *, given: bool) -> Row:
+def _run_row(run: NewRun) -> Row:
     now = clock.now()
     same: Mapping[str, Any] = {
         name: getattr(run, name)
@@ -190,7 +225,7 @@ def _run_row(run: NewRun, *, given: bool) -> Row:
         )
     }  # fmt: skip
     moments = [moment for moment in (run.expires_at, run.deadline_at) if moment is not None]
-    absent = ("gate", "started_at", "finished_at", "worker_id", "settled_at", "cancel", "progress", "result", "error")
+    absent = ("started_at", "finished_at", "worker_id", "settled_at", "cancel", "progress", "result", "error")
     return {
         **same,
         **dict.fromkeys((*absent, "log")),
@@ -203,8 +238,6 @@ def _run_row(run: NewRun, *, given: bool) -> Row:
         "lost": 0,
         "run_at": (run.run_at or now).astimezone(UTC),
         "expires_at": min(moments).astimezone(UTC) if moments else None,
-        "dispatched_at": now if given else None,
-        "gated": False,
         "unique_key": None if run.unique is None else run.unique.key_for(run.args),
         "cause": None if run.cause is None else orjson.loads(orjson.dumps(run.cause)),
         "after": None
