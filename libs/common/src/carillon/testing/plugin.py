@@ -1,7 +1,7 @@
 """A pytest plugin: fresh databases, Redis databases, RabbitMQ vhosts and a Chromium for the tests that ask for them.
 
-Use it with `pytest_plugins = ["carillon.testing.plugin"]`. Nothing is looked for or started before a test asks; what was
-started is stopped at the end, which may come by Ctrl-C or SIGTERM.
+Use it with `pytest_plugins = ["carillon.testing.plugin"]`. Nothing is looked for or started before a test asks; what
+was started is stopped at the end, which may come by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
