@@ -12,7 +12,8 @@ from taskiq.exceptions import SendTaskError
 
 import carillon
 from carillon import After, Priority, Task, Tasks, Unique
-from carillon.errors import InvalidArgumentsError, UniqueConflictError
+from carillon.contracts import BackupCompleted
+from carillon.errors import ConfigurationError, InvalidArgumentsError, UniqueConflictError
 from carillon.options import after_in, callback_url_in, labels_of, unique_in
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
@@ -70,6 +71,33 @@ async def test_a_submit_with_a_taken_key_gives_back_the_run_that_has_it(add):
     same, other = [await add.options(unique=Unique(), delay=HOUR).kiq(a) for a in (1, 2)]
 
     assert first.task_id == same.task_id != other.task_id
+
+
+async def test_what_the_owner_says_of_uniqueness_holds_where_a_submit_says_nothing(settings, opens):
+    tasks = Tasks("shop")
+
+    @tasks.task(unique=Unique())
+    async def add(a: int) -> int:
+        """Add. Safe to run twice: it only returns."""
+        return a
+
+    async with carillon.connect(tasks, settings=settings, opens=opens):
+        first = await add.options(delay=HOUR).kiq(1)
+        same, *together = [await add.options(delay=HOUR).kiq(1), *await add.kiq_many([{"a": 1}, {"a": 2}])]
+        apart = await add.options(unique=Unique(key="k")).kiq(1)
+
+    assert [one.task_id for one in (same, together[0])] == [first.task_id] * 2
+    assert len({one.task_id for one in (first, together[1], apart)}) == 3
+
+
+def test_what_answers_events_is_not_unique_for_each_event_is_one_run_already():
+    tasks = Tasks("shop")
+
+    with pytest.raises(ConfigurationError, match="leave out `unique`"):
+
+        @tasks.hears(BackupCompleted, unique=Unique())
+        async def note(event: BackupCompleted) -> None:
+            """Note. Safe to hear twice: it does nothing."""
 
 
 async def test_a_submit_with_a_taken_key_is_refused_where_that_is_wished(platform, add):

@@ -184,7 +184,7 @@ def test_the_key_and_the_tasks_that_came_with_the_start_are_told(gateway):
     assert (created["actor"], created["subject"]) == ("gateway", "local")
     assert created["origin"].startswith("gateway (process ")
     assert [entry["subject"] for entry in reversed(added)] == [
-        "bells.crack", "bells.ring", "bells.ring_on_request", "bells.write_down",
+        "bells.crack", "bells.ring", "bells.ring_on_request", "bells.toll", "bells.write_down",
     ]  # fmt: skip
     assert added[0]["details"]["policy"]["timeout_seconds"] > 0
     assert gateway.key not in json.dumps(trail(gateway, "?limit=200"))

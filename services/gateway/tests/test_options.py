@@ -183,6 +183,17 @@ def test_a_key_in_the_body_is_the_one_in_the_header(gateway):
     assert (other.status_code, other.json()["errors"][0]["pointer"]) == (422, "/idempotency_key")
 
 
+def test_what_the_owner_says_of_uniqueness_holds_over_http(gateway):
+    toll = {"task": "bells.toll", "args": {"hour": 12}, "delay": 3600}
+
+    first, same = [gateway.post("/api/v1/tasks", toll).json() for _ in range(2)]
+    other, again = gateway.post("/api/v1/tasks/batch", {"tasks": [toll | {"args": {"hour": 1}}, toll]}).json()["tasks"]
+    apart = gateway.post("/api/v1/tasks", toll | {"unique": {"key": str(uuid4())}}).json()
+
+    assert [each["created"] for each in (first, same, other, again, apart)] == [True, False, True, False, True]
+    assert first["id"] == same["id"] == again["id"]
+
+
 def test_conditions_hold_in_a_batch(gateway):
     once = RING | {"unique": {"key": str(uuid4())}, "delay": 3600}
     first = submit(gateway, delay=3600).json()["id"]

@@ -70,14 +70,20 @@ def labels_of(options: SubmitOptions) -> dict[str, str | float]:
     if "deadline" in options:
         given |= _moment_label("deadline", "deadline_at", options["deadline"])
     if "unique" in options:
-        given["unique"] = orjson.dumps(options["unique"], default=_plain).decode()
+        given["unique"] = orjson.dumps(shown(options["unique"])).decode()
     if "after" in options:
-        given["after"] = orjson.dumps(options["after"], default=_plain).decode()
+        given["after"] = orjson.dumps(shown(options["after"])).decode()
     return {name: value for name, value in given.items() if value is not None}
 
 
 def _moment_label(seconds: str, moment: str, value: timedelta | datetime) -> dict[str, str | float]:
     return {seconds: value.total_seconds()} if isinstance(value, timedelta) else {moment: value.isoformat()}
+
+
+def shown(shape: Unique | After) -> dict[str, Any]:
+    """The JSON that says the same, as `unique_of` and `after_of` read it."""
+    whole: dict[str, Any] = orjson.loads(orjson.dumps(shape, default=_plain))
+    return {name: value for name, value in whole.items() if value is not None}
 
 
 def _plain(value: object) -> object:

@@ -20,8 +20,9 @@ from taskiq.kicker import AsyncKicker
 
 from carillon.contracts import Event
 from carillon.errors import ConfigurationError, InvalidArgumentsError
+from carillon.ledger.records import Unique
 from carillon.limits import Limits
-from carillon.options import SubmitOptions, labels_of
+from carillon.options import SubmitOptions, labels_of, shown
 from carillon.retry import Budget, Retry
 from carillon.run import Run
 from carillon.unconnected import UnconnectedBroker
@@ -50,6 +51,7 @@ class Terms(TypedDict, total=False):
     retry: Retry
     on_failure: OnFailure
     limits: Limits
+    unique: Unique
     process: bool
     silent_after: timedelta
 
@@ -88,6 +90,7 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         self.on_failure = terms.get("on_failure")
         self.is_default = is_default
         self.limits = terms.get("limits")
+        self.unique = terms.get("unique")
         self.doc = inspect.cleandoc(function.__doc__ or "")
         self.is_async = inspect.iscoroutinefunction(function)
         self.process = terms.get("process", False)
@@ -204,6 +207,7 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
             "process": self.process,
             **self.retry.shown,
             **({} if self.limits is None else {"limits": self.limits.shown}),
+            **({} if self.unique is None else {"unique": shown(self.unique)}),
         }
 
     def entry(self, queue: str) -> dict[str, Any]:
@@ -239,6 +243,8 @@ class Tasks:
         `limits` hold over all workers. Where a new version declares others, what waits goes by the new ones at once,
         under the key that it was submitted with; what was submitted while there were none starts without.
 
+        `unique` holds for whoever submits a run, and says no other: by `kiq`, over HTTP, or on the command line.
+
         A coroutine is cancelled when `timeout` is over, or when somebody cancels the run, and may clean up. After
         `grace` the attempt ends anyway: what goes on executing is abandoned, and keeps its slot of the worker until it
         really ends, because it still uses what the slot stands for. A result that it returns in time counts.
@@ -270,6 +276,9 @@ class Tasks:
             task = self._declare(Task(self._broker, self.domain, function, hears=event, **terms))
             if task.argument_names != ("event",):
                 message = f"{task.task_name} answers an event, so its one argument must be named `event`"
+                raise ConfigurationError(message)
+            if task.unique is not None:
+                message = f"{task.task_name} answers an event, and an event is one run already; leave out `unique`"
                 raise ConfigurationError(message)
             return task
 

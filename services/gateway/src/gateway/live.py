@@ -17,7 +17,10 @@ from carillon.ledger.history import Row, Search
 from carillon.ledger.tables import events
 from carillon.platform import Platform
 from carillon.telemetry.metrics import Metrics
-from gateway.api.views import DomainView, EventView, HoldView, Overview, WorkerView, run_summary, schedule_view
+from gateway.api.overview_views import DomainView, Overview, WorkerView
+from gateway.api.run_views import run_summary
+from gateway.api.schedule_views import schedule_view
+from gateway.api.views import EventView, HoldView
 from gateway.errors import UNAVAILABLE, ProblemError
 from gateway.problems import is_away
 

@@ -29,7 +29,8 @@ _NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 _SECONDS: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": YEAR.total_seconds()}
 _UNIQUE: dict[str, Any] = {
-    "description": "One run of the task at a time for a key. The answer names the run that has it.",
+    "description": "One run of the task at a time for a key. The answer names the run that has it. Without "
+    "it, what the task's owner declared holds.",
     "type": "object",
     "properties": {
         "key": {
@@ -241,7 +242,7 @@ def new_run(
     `place` sets runs apart that share a key: those of one batch. Raises `ProblemError` for moments that do not fit.
     """
     times = _times(options, datetime.now(UTC))
-    name = task["name"]
+    name, unique = task["name"], options.get("unique", task["policy"].get("unique"))
     return NewRun(
         id=new_id() if key is None else derived_id("key", actor, name, key, *place),
         domain=task["domain"],
@@ -254,7 +255,7 @@ def new_run(
         deadline_at=times.deadline_at,
         idempotency_key=key,
         callback_url=options.get("callback_url"),
-        unique=unique_of(options["unique"]) if "unique" in options else None,
+        unique=None if unique is None else unique_of(unique),
         after=after_of(options["after"]) if "after" in options else None,
         actor=actor,
         traceparent=traceparent,

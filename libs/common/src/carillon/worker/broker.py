@@ -133,7 +133,7 @@ class CarillonBroker(AsyncBroker):
             parent_id=None if parent is None else parent.id,
             deadline_at=options.deadline_in(labels, None if parent is None else parent.deadline_at),
             callback_url=options.callback_url_in(labels),
-            unique=options.unique_in(labels),
+            unique=options.unique_in(labels) or (task.unique if isinstance(task, Task) else None),
             after=options.after_in(labels),
             actor=self.platform.name,
             traceparent=labels.get(LABEL),

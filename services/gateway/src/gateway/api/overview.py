@@ -5,7 +5,7 @@ from __future__ import annotations
 from litestar import get
 from litestar.response import Stream
 
-from gateway.api.views import Overview
+from gateway.api.overview_views import Overview
 from gateway.live import Live, Picture
 
 

@@ -15,10 +15,8 @@ from carillon.ledger.records import State
 from carillon.platform import Platform
 from carillon.stored_results import ResultGoneError, stored_in
 from gateway.api.requests import Asked, query, run_id
-from gateway.api.views import (
+from gateway.api.run_views import (
     AttemptView,
-    EventView,
-    HoldView,
     NeedView,
     RunDetails,
     RunPage,
@@ -28,6 +26,7 @@ from gateway.api.views import (
     progress_view,
     run_summary,
 )
+from gateway.api.views import EventView, HoldView
 from gateway.cursors import Cursors
 from gateway.errors import NOT_FOUND, UNAVAILABLE, ProblemError
 from gateway.filters import FILTERS, PAGED, search_of

@@ -8,7 +8,8 @@ from litestar import get, post
 
 from carillon.platform import Platform
 from gateway.api.requests import Asked, Bodies, operator_of, query
-from gateway.api.views import FireList, FireView, Row, ScheduleList, ScheduleView, schedule_view
+from gateway.api.schedule_views import FireList, FireView, ScheduleList, ScheduleView, schedule_view
+from gateway.api.views import Row
 from gateway.errors import NOT_FOUND, ProblemError
 
 #: The query of the lists that have no pages.
