@@ -12,7 +12,6 @@ from carillon.ledger.audit import Actor, Audit, AuditSearch
 from carillon.migrations import migrate
 from carillon.settings import sqlalchemy_url
 from gateway.keys import new_secret
-from gateway.models import keys
 from gateway.store import Keys
 
 PAUSE, RESUME = (f"/api/v1/tasks/scheduled/hourly/{word}" for word in ("pause", "resume"))
@@ -225,16 +224,16 @@ async def test_a_key_that_is_new_or_another_or_revoked_is_told_and_the_same_one_
     store, first, second = Keys(engine), new_secret(), new_secret()
 
     for secret in (first, first, second, second):
-        await store.ensure("local", secret, actor, "it is in the key file")
-    async with engine.begin() as connection:
-        await connection.execute(keys.update().values(revoked_at=keys.c.created_at))
-    for _ in range(2):
-        await store.ensure("local", second, actor)
+        assert await store.ensure("local", secret, actor, "it is in the key file")
+    await store.create("ada", new_secret(), actor, "joins")
+    revoked = [await store.revoke("local", actor, "seen in a log") for _ in range(2)]
+    opened = await store.ensure("local", second, actor)
 
     rows = list(reversed(await Audit(engine).page(AuditSearch())))
     await engine.dispose()
     assert [(row["action"], row["subject"]) for row in rows] == [
-        ("key.created", "local"), ("key.replaced", "local"), ("key.restored", "local"),
+        ("key.created", "local"), ("key.replaced", "local"), ("key.created", "ada"), ("key.revoked", "local"),
     ]  # fmt: skip
+    assert (revoked, opened) == ([True, False], False)
     assert rows[0]["reason"] == "it is in the key file"
     assert not any(secret in str(rows) for secret in (first, second))

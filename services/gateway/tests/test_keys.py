@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,6 +15,8 @@ POSTS = (
     "/api/v1/tasks/batch",
     "/api/v1/tasks/bells/kick",
     "/api/v1/events",
+    "/api/v1/keys",
+    "/api/v1/keys/local/revoke",
     "/api/v1/tasks/scheduled/hourly/pause",
     "/api/v1/tasks/scheduled/hourly/resume",
 )
@@ -66,25 +70,93 @@ def test_a_key_in_an_address_is_refused_even_beside_a_header(gateway, name):
     assert gateway.key not in posted.text
 
 
-def test_reading_takes_a_key_where_reads_are_not_open(start):
-    closed = start(GATEWAY_OPEN_READS="false")
+def test_reading_takes_a_key_where_reads_are_not_open(start, gateway):
+    closed = start(GATEWAY_OPEN_READS="false", GATEWAY_KEY_FILE="")
 
     for path in ("/api/v1/tasks", "/api/v1/runs", "/api/v1/live", "/api/v1/overview", "/files/reports/a.pdf"):
         assert closed.http.get(path).status_code == 401
-    assert closed.http.get("/api/v1/tasks", headers=closed.auth).status_code == 200
+    assert closed.http.get("/api/v1/tasks", headers=gateway.auth).status_code == 200
     for path in ("/", "/docs", "/openapi.json", "/health/live", "/metrics", "/static/carillon.css"):
         assert closed.http.get(path).status_code == 200
 
 
-def test_a_revoked_key_stops_working(start, gateway):
-    other = start()
-    assert other.http.post("/api/v1/tasks/bells/kick", json={}, headers=other.auth).status_code == 422
+def created(gateway, name, **more):
+    answer = gateway.post("/api/v1/keys", {"name": name, **more})
+    assert answer.status_code == 201, answer.text
+    return answer.json()["key"]
 
-    other.fetch("update gateway.keys set revoked_at = now()")
 
-    fresh = start(GATEWAY_KEY_FILE="")
-    refused = fresh.http.post("/api/v1/tasks/bells/kick", json={}, headers=other.auth)
-    assert refused.status_code == 401
+def known(gateway):
+    keys = gateway.http.get("/api/v1/keys", headers=gateway.auth).json()["keys"]
+    return {key["name"]: key["revoked_at"] is None for key in keys}
+
+
+def only_local(gateway):
+    for name in known(gateway).keys() - {"local"}:
+        assert gateway.post(f"/api/v1/keys/{name}/revoke", {}).status_code == 200
+
+
+def kick(gateway, key):
+    auth = {"Authorization": f"Bearer {key}"}
+    return gateway.http.post("/api/v1/tasks/bells/kick", json={"data": {"times": 1}}, headers=auth).status_code
+
+
+def test_a_new_key_opens_every_gateway_until_it_is_revoked_and_the_trail_tells_both(start, gateway):
+    other = start(GATEWAY_KEY_FILE="")
+    assert kick(other, gateway.key) == 202
+
+    answer = gateway.post("/api/v1/keys", {"name": "ada", "reason": "joins"})
+    ada = answer.json()["key"]
+    deadline = time.monotonic() + 1.5
+    while kick(other, ada) == 401 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    worked = kick(gateway, ada), kick(other, ada), known(gateway)
+    mine = {"Authorization": f"Bearer {ada}"}
+    revoked = [gateway.http.post("/api/v1/keys/ada/revoke", json={"reason": "left"}, headers=mine).status_code]
+    revoked.append(gateway.post("/api/v1/keys/ada/revoke", {}).json())
+
+    assert (answer.headers["cache-control"], SHAPE.match(ada) is not None) == ("no-store", True)
+    assert worked == (202, 202, {"ada": True, "local": True})
+    assert revoked == [200, {"name": "ada", "changed": False}]
+    assert (kick(gateway, ada), known(gateway)["ada"]) == (401, False)
+    deadline = time.monotonic() + 6
+    while kick(other, ada) != 401 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert kick(other, ada) == 401
+    told = gateway.fetch("select * from carillon.audit where subject = 'ada' order by seq")
+    assert [(row["action"], row["actor"], row["reason"]) for row in told] == [
+        ("key.created", "local", "joins"), ("key.revoked", "ada", "left"),
+    ]  # fmt: skip
+    assert ada not in str([dict(row) for row in told])
+
+
+def test_a_revoked_name_can_be_given_again_with_another_secret(gateway):
+    first = created(gateway, "bob")
+    gateway.post("/api/v1/keys/bob/revoke", {})
+
+    second = created(gateway, "bob")
+
+    assert (kick(gateway, first), kick(gateway, second), known(gateway)["bob"]) == (401, 202, True)
+
+
+def test_what_cannot_be_done_with_a_key_is_said(gateway):
+    only_local(gateway)
+    before = gateway.recorded()
+
+    answers = [
+        gateway.post("/api/v1/keys", {"name": "local"}),
+        gateway.post("/api/v1/keys/local/revoke", {}),
+        gateway.post("/api/v1/keys/nobody/revoke", {}),
+        gateway.post("/api/v1/keys/%00/revoke", {}),
+        *(gateway.post("/api/v1/keys", body) for body in ({}, {"name": "Ada"}, {"name": "a b"}, {"name": "x" * 64})),
+        gateway.http.get("/api/v1/keys"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [409, 409, 404, 404, 422, 422, 422, 422, 401]
+    assert "the last key" in answers[1].json()["detail"]
+    assert (gateway.recorded(), known(gateway)["local"]) == (before, True)
+    created(gateway, "eve")
+    assert "take another name" in gateway.post("/api/v1/keys", {"name": "eve"}).json()["detail"]
 
 
 def test_only_a_digest_is_kept(gateway):
@@ -119,3 +191,26 @@ def test_a_key_is_found_by_its_digest():
     keys = [Key("mine", digest_of(mine)), Key("other", digest_of(other))]
 
     assert (owner_of(mine, keys), owner_of(other, keys), owner_of(new_secret(), keys)) == ("mine", "other", None)
+
+
+def test_of_two_who_revoke_each_other_one_stays(gateway):
+    only_local(gateway)
+    created(gateway, "one")
+
+    with ThreadPoolExecutor(2) as both:
+        answers = list(both.map(lambda name: gateway.post(f"/api/v1/keys/{name}/revoke", {}), ("one", "local")))
+
+    assert sorted(answer.status_code for answer in answers) in ([200, 401], [200, 409])
+    assert len(gateway.fetch("select * from gateway.keys where revoked_at is null")) == 1
+
+
+def test_a_key_file_whose_key_was_revoked_opens_nothing_and_the_log_says_so(start):
+    begun = start()
+    begun.fetch("update gateway.keys set revoked_at = now()")
+
+    again = start(GATEWAY_KEY_FILE=str(begun.storage.parent / "key"))
+
+    assert kick(again, begun.key) == 401
+    log = (again.storage.parent / "log").read_text()
+    assert "the key in the key file was revoked" in log
+    assert begun.key not in log

@@ -120,6 +120,26 @@ def test_a_domain_or_task_is_held_and_shown_until_it_is_let_go(said):
     assert said("holds") == "Nothing is paused.\n"
 
 
+def test_a_key_is_made_and_acts_until_it_is_revoked(said, refused, place):
+    key = said("keys", "create", "ada", "--reason", "joins").strip()
+
+    held = place.command("pause", "reports", "--reason", "by ada", CARILLON_KEY=key)
+    shown = said("holds")
+    again = refused("keys", "create", "ada")
+    revoked = [said("keys", "revoke", "ada", "--reason", "left") for _ in range(2)]
+    refusal = place.command("resume", "reports", CARILLON_KEY=key)
+    said("resume", "reports")
+
+    assert held.returncode == 0, held.stderr
+    assert ("ada" in shown, "by ada" in shown) == (True, True)
+    assert "take another name" in again[1]
+    assert revoked == ["ada opens nothing any more.\n", "ada opens nothing any more, as before.\n"]
+    assert (refusal.returncode, "does not know this key" in refusal.stderr) == (78, True)
+    listed = next(line for line in said("keys").splitlines() if line.startswith("ada "))
+    assert listed.count("20") >= 2
+    assert key not in said("audit", "--subject", "ada") + said("keys")
+
+
 def test_dead_letters_are_shown_run_again_and_discarded_by_the_group(said, refused, place):
     run = failing(said, place)
     (line,) = [line for line in said("dead-letters").splitlines() if "UnknownSourceError" in line]

@@ -24,6 +24,7 @@ from gateway.api import (
     documents,
     events,
     files,
+    keys,
     overview,
     pages,
     past,
@@ -36,16 +37,13 @@ from gateway.api import (
 from gateway.api.intake import Intake
 from gateway.api.requests import Bodies
 from gateway.cursors import Cursors
-from gateway.keys import secret_in
+from gateway.keys import LOCAL, secret_in
 from gateway.live import Live, Picture
 from gateway.problems import answer_problem
 from gateway.settings import GatewaySettings
 from gateway.store import Keys, Secrets
 
 log = structlog.get_logger(__name__)
-
-#: The name of the key in the key file.
-LOCAL_KEY = "local"
 
 ROUTES = (
     tasks.list_tasks,
@@ -85,6 +83,9 @@ ROUTES = (
     events.list_event_types,
     audit.list_audit,
     audit.verify_audit,
+    keys.list_keys,
+    keys.create_key,
+    keys.revoke_key,
     overview.overview,
     overview.live,
     files.report_file,
@@ -122,13 +123,18 @@ async def resources(settings: GatewaySettings, platform: Platform) -> AsyncItera
     """See to it that the key in the key file opens this gateway."""
     if settings.key_file is not None:
         secret, reason = secret_in(settings.key_file), f"it is in {settings.key_file}"
-        await Keys(platform.engine).ensure(LOCAL_KEY, secret, Actor.process(platform.name), reason[:MOST_REASON])
-        log.info("key known", name=LOCAL_KEY, file=str(settings.key_file))
+        known = Keys(platform.engine)
+        if await known.ensure(LOCAL, secret, Actor.process(platform.name), reason[:MOST_REASON]):
+            log.info("key known", name=LOCAL, file=str(settings.key_file))
+        else:
+            advice = "delete the file and start again; a new key is made"
+            log.warning("the key in the key file was revoked", name=LOCAL, file=str(settings.key_file), do=advice)
     yield {}
 
 
 def web(settings: GatewaySettings, live: Live, platform: Platform, metrics: Metrics) -> Web:
     """What is served, and what handlers are given."""
+    known = Keys(platform.engine)
     bodies = Bodies(most=settings.body_max_bytes, seconds=settings.body_timeout_seconds)
     batches = Bodies(most=settings.batch_max_bytes, seconds=settings.body_timeout_seconds)
     given: Mapping[str, object] = {
@@ -137,6 +143,7 @@ def web(settings: GatewaySettings, live: Live, platform: Platform, metrics: Metr
         "intake": Intake(platform, metrics, bodies, batches),
         "listeners": live,
         "picture": Picture(platform),
+        "keys": known,
     }
     secrets = Secrets(platform.engine)
 
@@ -149,7 +156,7 @@ def web(settings: GatewaySettings, live: Live, platform: Platform, metrics: Metr
             **{name: Provide(_always(value), sync_to_thread=False) for name, value in given.items()},
             "cursors": Provide(cursors),
         },
-        guards=[needs_key(Keys(platform.engine), open_reads=settings.open_reads)],
+        guards=[needs_key(known, open_reads=settings.open_reads)],
         exception_handlers={Exception: answer_problem, HTTPException: answer_problem},
         openapi=documents.CONFIG,
         around=edge.around(edge.RequestMetrics(metrics.registry), settings.answer_timeout_seconds),

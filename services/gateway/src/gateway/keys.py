@@ -15,6 +15,10 @@ from carillon.errors import ConfigurationError
 
 #: What a key looks like, so that secret scanners and people recognise one.
 SHAPE = re.compile(r"^carillon_[A-Za-z0-9_-]{32,200}$")
+#: The name of the key in the key file.
+LOCAL = "local"
+#: What a key may be named (the table says the same).
+NAME = "^[a-z][a-z0-9_-]{0,62}$"
 _MOST_FILE_BYTES = 4096
 
 

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import math
+import re
 import secrets as random
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, RowMapping, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from carillon.errors import InvalidArgumentsError
 from carillon.ledger.audit import Action, Actor, record
-from gateway.keys import Key, digest_of, owner_of
+from gateway.keys import NAME, Key, digest_of, owner_of
 from gateway.models import keys, secrets
 
 #: A revoked key works at most this much longer.
 FRESH_SECONDS = 5.0
+#: A new key is known after so long at the latest; wrong keys make nobody read more often.
+PATIENCE_SECONDS = 0.5
+#: With those that were revoked.
 MOST_KEYS = 1_000
+
+_STANDS = keys.c.revoked_at.is_(None)
+_ALONE = text("lock table gateway.keys in share row exclusive mode")
+
+
+class Kept(NamedTuple):
+    """What may be told of a key."""
+
+    name: str
+    created_at: datetime
+    revoked_at: datetime | None
 
 
 class Keys:
@@ -24,37 +45,100 @@ class Keys:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._known: list[Key] = []
-        self._stale_at = 0.0
+        self._read_at = -math.inf
 
     async def owner(self, secret: str) -> str | None:
         """The name of the key that this is, or None."""
-        if time.monotonic() >= self._stale_at:
-            query = select(keys.c.name, keys.c.digest).where(keys.c.revoked_at.is_(None)).limit(MOST_KEYS)
+        found = await self._look(secret, FRESH_SECONDS)
+        return found or await self._look(secret, PATIENCE_SECONDS)
+
+    async def _look(self, secret: str, fresh: float) -> str | None:
+        if time.monotonic() - self._read_at >= fresh:
+            query = select(keys.c.name, keys.c.digest).where(_STANDS).limit(MOST_KEYS)
             async with self._engine.connect() as connection:
                 self._known = [Key(*row) for row in await connection.execute(query)]
-            self._stale_at = time.monotonic() + FRESH_SECONDS
+            self._read_at = time.monotonic()
         return owner_of(secret, self._known)
 
-    async def ensure(self, name: str, secret: str, actor: Actor, reason: str | None = None) -> None:
-        """Let this secret, and no earlier one, be the key of that name; what that changes is audited."""
+    async def all(self) -> list[Kept]:
+        """Every key, also what was revoked, by name."""
+        query = select(keys.c.name, keys.c.created_at, keys.c.revoked_at).order_by(keys.c.name)
+        async with self._engine.connect() as connection:
+            return [Kept(*row) for row in await connection.execute(query)]
+
+    async def create(self, name: str, secret: str, actor: Actor, reason: str | None) -> None:
+        """Let this secret be a key of that name, which was free or revoked.
+
+        Raises `InvalidArgumentsError` where a key has that name, or there are too many.
+        """
+        async with self._changing() as connection:
+            before = await _kept(connection, name)
+            if before is not None and before["revoked_at"] is None:
+                message = f"there is a key named {name}; revoke it first, or take another name"
+                raise InvalidArgumentsError(message)
+            if before is None and await _count(connection) >= MOST_KEYS:
+                message = f"there are {MOST_KEYS} keys, which is the most; make one anew that was revoked"
+                raise InvalidArgumentsError(message)
+            await _put(connection, name, digest_of(secret))
+            await record(connection, actor.did("key.created", name, reason))
+
+    async def revoke(self, name: str, actor: Actor, reason: str | None) -> bool:
+        """Let the key of that name open nothing any more; False where it was revoked before.
+
+        Raises `LookupError` where there is none, and `InvalidArgumentsError` for the last one that opens anything.
+        """
+        if not re.match(NAME, name):
+            raise LookupError(name)
+        async with self._changing() as connection:
+            before = await _kept(connection, name)
+            if before is None:
+                raise LookupError(name)
+            if before["revoked_at"] is not None:
+                return False
+            if await _count(connection, _STANDS) == 1:
+                message = "this is the last key, and nobody could act without it; create another one first"
+                raise InvalidArgumentsError(message)
+            await connection.execute(update(keys).where(keys.c.name == name).values(revoked_at=func.now()))
+            await record(connection, actor.did("key.revoked", name, reason))
+        return True
+
+    async def ensure(self, name: str, secret: str, actor: Actor, reason: str | None = None) -> bool:
+        """Let this secret, and no earlier one, be the key of that name; what that changes is audited.
+
+        Returns False, and changes nothing, where this very secret was revoked: it may be known to others.
+        """
+        digest = digest_of(secret)
+        async with self._changing() as connection:
+            before = await _kept(connection, name)
+            if before is not None and before["digest"] == digest:
+                return before["revoked_at"] is None
+            await _put(connection, name, digest)
+            action: Action = "key.created" if before is None else "key.replaced"
+            await record(connection, actor.did(action, name, reason))
+        return True
+
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction in which nobody else changes keys, so that what it counts stays true."""
         async with self._engine.begin() as connection:
-            action = await _ensure(connection, name, digest_of(secret))
-            if action is not None:
-                await record(connection, actor.did(action, name, reason))
+            await connection.execute(_ALONE)
+            yield connection
+        self._read_at = -math.inf
 
 
-async def _ensure(connection: AsyncConnection, name: str, digest: bytes) -> Action | None:
-    """Let the key of that name have this digest; returns what that was, if it changed anything."""
-    made = insert(keys).values(name=name, digest=digest).on_conflict_do_nothing(index_elements=["name"])
-    if (await connection.execute(made)).rowcount:
-        return "key.created"
-    known = keys.c.name == name
-    query = select(keys.c.digest, keys.c.revoked_at).where(known).with_for_update()
-    before = (await connection.execute(query)).one()
-    if before.digest == digest and before.revoked_at is None:
-        return None
-    await connection.execute(update(keys).where(known).values(digest=digest, revoked_at=None, created_at=func.now()))
-    return "key.restored" if before.digest == digest else "key.replaced"
+async def _kept(connection: AsyncConnection, name: str) -> RowMapping | None:
+    query = select(keys.c.digest, keys.c.revoked_at).where(keys.c.name == name)
+    return (await connection.execute(query)).mappings().one_or_none()
+
+
+async def _count(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> int:
+    return (await connection.execute(select(func.count()).select_from(keys).where(*conditions))).scalar_one()
+
+
+async def _put(connection: AsyncConnection, name: str, digest: bytes) -> None:
+    fresh = {"digest": digest, "revoked_at": None, "created_at": func.now()}
+    made = insert(keys).values(name=name, **fresh)
+    await connection.execute(made.on_conflict_do_update(index_elements=["name"], set_=fresh))
 
 
 class Secrets:

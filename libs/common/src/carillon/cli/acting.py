@@ -148,3 +148,36 @@ def redeliver(
     from carillon.cli import steer  # noqa: PLC0415 - see above
 
     raise typer.Exit(steer.redeliver(message, body, reason))
+
+
+keys = typer.Typer(help="Who may act: `carillon keys create NAME` prints a new key, `revoke NAME` ends one.")
+
+
+@keys.callback(invoke_without_command=True)
+def known(context: typer.Context) -> None:
+    """Show the names of all keys, when each was made, and when it was revoked."""
+    if context.invoked_subcommand is not None:
+        return
+    from carillon.cli.keys import show_keys  # noqa: PLC0415 - see above
+
+    raise typer.Exit(show_keys())
+
+
+@keys.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Whose it is: the audit trail calls its holder so.")],
+    *,
+    reason: Reason = None,
+) -> None:
+    """Make a key and print it, this once: nobody can read it again."""
+    from carillon.cli.keys import create_key  # noqa: PLC0415 - see above
+
+    raise typer.Exit(create_key(name, reason))
+
+
+@keys.command()
+def revoke(name: Annotated[str, typer.Argument(help="As `carillon keys` lists it.")], *, reason: Reason = None) -> None:
+    """Let a key open nothing any more, within 5 s at every gateway."""
+    from carillon.cli.keys import revoke_key  # noqa: PLC0415 - see above
+
+    raise typer.Exit(revoke_key(name, reason))

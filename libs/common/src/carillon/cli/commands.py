@@ -86,6 +86,7 @@ def verify(
 
 app.add_typer(runs, name="runs")
 app.add_typer(acting.dead_letters, name="dead-letters")
+app.add_typer(acting.keys, name="keys")
 for command in (acting.submit, acting.bulk, acting.pause, acting.resume, acting.holds):
     app.command()(command)
 

@@ -23,17 +23,17 @@ MOST_ERROR = 100
 
 def steer_run(word: str, run: str, reason: str | None) -> int:
     """Cancel, pause, resume or settle a run."""
-    return _asked(lambda gateway: _steer_run(gateway, word, run, reason))
+    return asked(lambda gateway: _steer_run(gateway, word, run, reason))
 
 
 async def _steer_run(gateway: Gateway, word: str, run: str, reason: str | None) -> None:
     answer = await gateway.post(f"runs/{step(run)}/{word}", {"reason": reason})
     if word == "cancel" and answer["asked"]:
-        _say(f"{answer['cancelled']} ended; {answer['asked']} still execute and were asked to end.")
+        say(f"{answer['cancelled']} ended; {answer['asked']} still execute and were asked to end.")
     elif word == "cancel":
-        _say(f"{run} is {answer['state']}; {answer['cancelled']} ended with this.")
+        say(f"{run} is {answer['state']}; {answer['cancelled']} ended with this.")
     else:
-        _say(f"{run} is {'settled' if word == 'settle' else answer['state']}.")
+        say(f"{run} is {'settled' if word == 'settle' else answer['state']}.")
 
 
 def replay_run(run: str, args: str | None, reason: str | None) -> int:
@@ -42,9 +42,9 @@ def replay_run(run: str, args: str | None, reason: str | None) -> int:
     async def replay(gateway: Gateway) -> None:
         body = {"args": None if args is None else json_object(args, "--args"), "reason": reason}
         answer = await gateway.post(f"runs/{step(run)}/replay", body)
-        _say(f"{run} runs again as {answer['run_id']}{'' if answer['created'] else ', which was there already'}.")
+        say(f"{run} runs again as {answer['run_id']}{'' if answer['created'] else ', which was there already'}.")
 
-    return _asked(replay)
+    return asked(replay)
 
 
 def steer_queue(word: str, name: str, reason: str | None) -> int:
@@ -54,9 +54,9 @@ def steer_queue(word: str, name: str, reason: str | None) -> int:
         kind = "tasks" if "." in name else "domains"
         answer = await gateway.post(f"{kind}/{step(name)}/{word}", {"reason": reason})
         state = "is paused: nothing of it starts" if answer["paused"] else "goes on"
-        _say(f"{name} {state}{'' if answer['changed'] else ', as before'}.")
+        say(f"{name} {state}{'' if answer['changed'] else ', as before'}.")
 
-    return _asked(steer)
+    return asked(steer)
 
 
 def show_holds() -> int:
@@ -67,7 +67,7 @@ def show_holds() -> int:
         found = (await gateway.get("holds"))["holds"]
         print_table(names, ([hold[name] for name in names] for hold in found), "Nothing is paused.")
 
-    return _asked(show)
+    return asked(show)
 
 
 def show_groups(domain: str | None, limit: int) -> int:
@@ -80,7 +80,7 @@ def show_groups(domain: str | None, limit: int) -> int:
         rows += [_group(group, f"messages in {group['queue']}") for group in found["messages"]]
         print_table(GROUP, rows, "No dead letter.")
 
-    return _asked(show)
+    return asked(show)
 
 
 def _group(group: Mapping[str, Any], what: str) -> tuple[object, ...]:
@@ -98,7 +98,7 @@ def show_group(fingerprint: str, task: str | None, limit: int) -> int:
         rows += [(m["id"], m["queue"], m["received_at"], m["text"] or m["base64"]) for m in found["messages"]]
         print_table(("id", "task or queue", "at", "arguments or body"), rows, "Nothing.")
 
-    return _asked(show)
+    return asked(show)
 
 
 def replay_group(fingerprint: str, task: str | None, rate: float, *, canary: bool, reason: str | None) -> int:
@@ -109,9 +109,9 @@ def replay_group(fingerprint: str, task: str | None, rate: float, *, canary: boo
         begun = await gateway.post(f"dead-letters/{step(fingerprint)}/replay", {**wishes, "task": task})
         done = await act(gateway, begun, wishes)
         ahead = begun["canary"]
-        _say(f"{done} run again{f' when {ahead}, which goes ahead, has completed' if ahead else ''}.")
+        say(f"{done} run again{f' when {ahead}, which goes ahead, has completed' if ahead else ''}.")
 
-    return _asked(replay)
+    return asked(replay)
 
 
 def discard_group(fingerprint: str, task: str | None, reason: str | None) -> int:
@@ -122,9 +122,9 @@ def discard_group(fingerprint: str, task: str | None, reason: str | None) -> int
         while remaining:
             answer = await gateway.post(f"dead-letters/{step(fingerprint)}/discard", {"task": task, "reason": reason})
             count, remaining = count + answer["count"], answer["remaining"]
-        _say(f"{count} discarded.")
+        say(f"{count} discarded.")
 
-    return _asked(discard)
+    return asked(discard)
 
 
 def redeliver(message: str, body: str | None, reason: str | None) -> int:
@@ -133,9 +133,9 @@ def redeliver(message: str, body: str | None, reason: str | None) -> int:
     async def deliver(gateway: Gateway) -> None:
         wishes = {"body": body, "reason": reason}
         answer = await gateway.post(f"dead-letters/messages/{step(message)}/redeliver", wishes)
-        _say(f"{message} is in {answer['queue']} again.")
+        say(f"{message} is in {answer['queue']} again.")
 
-    return _asked(deliver)
+    return asked(deliver)
 
 
 def json_object(text: str, where: str) -> dict[str, Any]:
@@ -151,7 +151,9 @@ def json_object(text: str, where: str) -> dict[str, Any]:
     return found
 
 
-def _asked(do: Callable[[Gateway], Awaitable[None]]) -> int:
+def asked(do: Callable[[Gateway], Awaitable[None]]) -> int:
+    """Do it with the gateway that the settings name; the exit code."""
+
     async def run() -> int:
         await do(Gateway(CommandSettings()))
         return OK
@@ -159,9 +161,10 @@ def _asked(do: Callable[[Gateway], Awaitable[None]]) -> int:
     return in_one_sentence(lambda: asyncio.run(run()))
 
 
+def say(sentence: str) -> None:
+    """Print one line, and nothing that a terminal would obey."""
+    sys.stdout.write(f"{printable(sentence)}\n")
+
+
 def _json(value: object) -> str:
     return orjson.dumps(value).decode()
-
-
-def _say(sentence: str) -> None:
-    sys.stdout.write(f"{printable(sentence)}\n")

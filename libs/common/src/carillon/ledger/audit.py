@@ -43,7 +43,7 @@ Row = Mapping[str, Any]
 Action = Literal[
     "key.created",
     "key.replaced",
-    "key.restored",
+    "key.revoked",
     "message.discarded",
     "message.redelivered",
     "queue.limit_changed",

@@ -19,7 +19,8 @@ CONFIG = OpenAPIConfig(
     version=VERSION,
     description=(
         "Submit work, publish events, and see everything that happened. Reading is open unless the gateway is set "
-        "otherwise; changing anything takes a key. Every error is an RFC 9457 problem."
+        "otherwise; changing anything takes a key, and so does seeing which there are. Every error is an RFC 9457 "
+        "problem."
     ),
     tags=[
         Tag("Tasks", "What can be done, and asking for it."),
@@ -29,6 +30,7 @@ CONFIG = OpenAPIConfig(
         Tag("Schedules", "What happens by itself, and when."),
         Tag("Events", "What happened: CloudEvents in, and the newest ones out."),
         Tag("Audit", "Who did what, when, why and from where; and whether that is still what was written."),
+        Tag("Keys", "Who may change anything: making keys, and revoking them."),
         Tag("Overview", "The whole platform in one answer."),
         Tag("Files", "Rendered reports."),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 from carillon.ledger.records import MOST_KEY
 from gateway.api.audit import AUDIT
 from gateway.api.dead_letters import DISCARD, GROUPS, MEMBERS, REDELIVER, REPLAY_GROUP
+from gateway.api.keys import CREATE
 from gateway.api.past import WINDOW
 from gateway.api.requests import REASON
 from gateway.api.runs import SEARCH
@@ -50,7 +51,7 @@ _WISHES: dict[tuple[str, str], dict[str, Any]] = {
         for path in (
             "tasks/scheduled/{name}/pause", "tasks/scheduled/{name}/resume", "runs/{id}/cancel", "runs/{id}/pause",
             "runs/{id}/resume", "runs/{id}/settle", "domains/{domain}/pause", "domains/{domain}/resume",
-            "tasks/{task}/pause", "tasks/{task}/resume",
+            "tasks/{task}/pause", "tasks/{task}/resume", "keys/{name}/revoke",
         )
     },
     ("/api/v1/runs/{id}/replay", "post"): _json(REPLAY, args={"source": "platform"}, reason="the source is back"),
@@ -74,6 +75,7 @@ _ACCEPT: dict[tuple[str, str], dict[str, Any]] = {
         }
     },
     **_WISHES,
+    ("/api/v1/keys", "post"): _json(CREATE, name="ada", reason="joins the team"),
     ("/api/v1/selections", "post"): _json(
         SELECT, action="cancel", filters={"task": "reports.report_operations", "state": ["queued"]}
     ),
@@ -108,6 +110,8 @@ _QUERIES: dict[tuple[str, str], Mapping[str, Any]] = {
     ("/api/v1/dead-letters", "get"): GROUPS,
     ("/api/v1/dead-letters/{fingerprint}", "get"): MEMBERS,
 }
+#: Who may see this is seen by nobody without a key, also where reading is open.
+KEYS = "/api/v1/keys"
 #: What a run returned may be any JSON.
 RESULT = "/api/v1/runs/{id}/result"
 _IDEMPOTENCY_KEY = {
@@ -161,7 +165,7 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
-    operation["security"] = [{"bearer": []}, {"header": []}] + ([] if method == "post" else [{}])
+    operation["security"] = [{"bearer": []}, {"header": []}] + ([{}] if method == "get" and path != KEYS else [])
     parameters = operation.setdefault("parameters", [])
     for name, schema in _QUERIES.get((path, method), {}).get("properties", {}).items():
         parameters.append({"name": name, "in": "query", "schema": schema, "description": schema.get("description", "")})
@@ -170,9 +174,8 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         content = _ACCEPT[path, method]
         operation["requestBody"] = {"required": (path, method) not in _WISHES, "content": content}
         statuses += _WITH_BODY
-        statuses += _STEERING if (path, method) in _WISHES else ()
+        statuses += _STEERING if (path, method) in _WISHES or path in (*_SUBMITTING, KEYS) else ()
         if path in _SUBMITTING:
-            statuses += _STEERING
             parameters.append(_IDEMPOTENCY_KEY)
     responses = operation["responses"]
     if path == RESULT:
