@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from carillon.ledger.audit import Actor
+from carillon.migrations import migrate
+from carillon.settings import sqlalchemy_url
+from carillon.testing.eventually import eventually
 from gateway.keys import SHAPE, Key, digest_of, new_secret, owner_of, secret_in
+from gateway.store import Keys
+
+WAITING = text("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'")
 
 POSTS = (
     "/api/v1/tasks",
@@ -193,15 +202,31 @@ def test_a_key_is_found_by_its_digest():
     assert (owner_of(mine, keys), owner_of(other, keys), owner_of(new_secret(), keys)) == ("mine", "other", None)
 
 
-def test_of_two_who_revoke_each_other_one_stays(gateway):
-    only_local(gateway)
-    created(gateway, "one")
+async def both_wait(engine):
+    # Looked at anew: within one transaction this view does not change.
+    async with engine.connect() as connection:
+        return await connection.scalar(WAITING) == 2
 
-    with ThreadPoolExecutor(2) as both:
-        answers = list(both.map(lambda name: gateway.post(f"/api/v1/keys/{name}/revoke", {}), ("one", "local")))
 
-    assert sorted(answer.status_code for answer in answers) in ([200, 401], [200, 409])
-    assert len(gateway.fetch("select * from gateway.keys where revoked_at is null")) == 1
+async def test_of_two_who_revoke_each_other_one_stays(new_database):
+    url = new_database()
+    await migrate(url, "carillon.ledger.migrations", "gateway.migrations")
+    engine, actor = create_async_engine(sqlalchemy_url(url), connect_args={"timeout": 5}), Actor("ada", "a test")
+    store = Keys(engine)
+    await store.ensure("local", new_secret(), actor)
+    await store.create("one", new_secret(), actor, None)
+
+    async with engine.begin() as held:
+        # So that both have begun before either can change anything.
+        await held.execute(text("lock table gateway.keys in share row exclusive mode"))
+        both = [asyncio.create_task(store.revoke(name, actor, None)) for name in ("one", "local")]
+        await eventually(lambda: both_wait(engine), within=10)
+    ended = await asyncio.gather(*both, return_exceptions=True)
+
+    stand = [key.name for key in await store.all() if key.revoked_at is None]
+    await engine.dispose()
+    assert sorted(type(end).__name__ for end in ended) == ["InvalidArgumentsError", "bool"]
+    assert len(stand) == 1
 
 
 def test_a_key_file_whose_key_was_revoked_opens_nothing_and_the_log_says_so(start):
