@@ -82,9 +82,13 @@ class Crew:
         """The members of a domain."""
         return [member for member in self.members if member.name == name]
 
+    def able(self, *names: str) -> list[Member]:
+        """Those of these domains that work now."""
+        return [m for m in self.members if m.name in names and m.child.alive and not m.frozen and m.is_ready]
+
     def any_ready(self, dice: random.Random, *names: str) -> Member | None:
         """One of those that work now, by lot."""
-        able = [m for m in self.members if m.name in names and m.child.alive and not m.frozen and m.is_ready]
+        able = self.able(*names)
         return dice.choice(able) if able else None
 
     async def ready(self) -> None:

@@ -50,10 +50,11 @@ async def die_at_points(stage: Stage) -> None:
     """Workers die at each named point of a run's life, once for each id."""
     points = [p for p in POINTS if stage.transport == "rabbitmq" or p not in BROKER_POINTS]
     stage.workers(CHAOS_CRASHES="1")
+    most = len(stage.crew.named("bells"))
     async with stage.under_load(long=0), hand(stage) as submit:
         for point in points * stage.profile.crashes:
             # A worker that starts needs the cores as well: with more away than this, many deaths are one long one.
-            await stage.until(lambda: _away(stage, "bells") <= 1, 60)
+            await stage.until(lambda: len(stage.crew.able("bells")) >= most - 1, 60)
             await _ask_for_death(stage, point, submit)
             await asyncio.sleep(PAUSE_SECONDS)
         wanted = len(points) * stage.profile.crashes
@@ -61,10 +62,6 @@ async def die_at_points(stage: Stage) -> None:
         stage.faults["killed at named points"] = len(stage.tallied("killed"))
     met = {line["point"] for line in stage.tallied("killed")}
     stage.expect(met == set(points), f"nobody died at {', '.join(sorted(set(points) - met))}")
-
-
-def _away(stage: Stage, domain: str) -> int:
-    return sum(1 for member in stage.crew.named(domain) if not (member.child.alive and member.is_ready))
 
 
 async def _ask_for_death(stage: Stage, point: str, submit: Callable[[Work], Awaitable[None]]) -> None:

@@ -16,7 +16,7 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})
 #: What shows no data of the platform: pages are empty until their script has read something with a key.
 _DATA = ("/api/", "/files/")
 #: What is nobody's affair but theirs who have a key, also where reading is open.
-_CLOSED = "/api/v1/keys"
+CLOSED = "/api/v1/keys"
 #: A longer query is refused by whatever reads it.
 _MOST_PARAMETERS = 200
 _KEY_PARAMETERS = frozenset(
@@ -33,7 +33,7 @@ def needs_key(keys: Keys, *, open_reads: bool) -> Guard:
     async def guard(connection: Connection, _: BaseRouteHandler) -> None:
         reading = connection.scope.get("method") in READING
         path = connection.scope["path"]
-        private = path.startswith(_CLOSED if open_reads else _DATA)
+        private = path.startswith(CLOSED if open_reads else _DATA)
         _refuse_in_address(connection)
         if reading and not private:
             return

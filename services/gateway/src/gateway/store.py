@@ -6,10 +6,9 @@ import math
 import re
 import secrets as random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
-from typing import NamedTuple
+from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -31,14 +30,6 @@ _STANDS = keys.c.revoked_at.is_(None)
 _ALONE = text("lock table gateway.keys in share row exclusive mode")
 
 
-class Kept(NamedTuple):
-    """What may be told of a key."""
-
-    name: str
-    created_at: datetime
-    revoked_at: datetime | None
-
-
 class Keys:
     """The keys, read from the database again when the last reading is some seconds old."""
 
@@ -53,18 +44,19 @@ class Keys:
         return found or await self._look(secret, PATIENCE_SECONDS)
 
     async def _look(self, secret: str, fresh: float) -> str | None:
-        if time.monotonic() - self._read_at >= fresh:
+        began = time.monotonic()
+        if began - self._read_at >= fresh:
             query = select(keys.c.name, keys.c.digest).where(_STANDS).limit(MOST_KEYS)
             async with self._engine.connect() as connection:
                 self._known = [Key(*row) for row in await connection.execute(query)]
-            self._read_at = time.monotonic()
+            self._read_at = began
         return owner_of(secret, self._known)
 
-    async def all(self) -> list[Kept]:
-        """Every key, also what was revoked, by name."""
+    async def all(self) -> list[Mapping[str, Any]]:
+        """The name of every key, when it was made, and when it was revoked, if it was; by name."""
         query = select(keys.c.name, keys.c.created_at, keys.c.revoked_at).order_by(keys.c.name)
         async with self._engine.connect() as connection:
-            return [Kept(*row) for row in await connection.execute(query)]
+            return [dict(row) for row in (await connection.execute(query)).mappings()]
 
     async def create(self, name: str, secret: str, actor: Actor, reason: str | None) -> None:
         """Let this secret be a key of that name, which was free or revoked.
@@ -72,7 +64,7 @@ class Keys:
         Raises `InvalidArgumentsError` where a key has that name, or there are too many.
         """
         async with self._changing() as connection:
-            before = await _kept(connection, name)
+            before = await _kept(connection, keys.c.name == name)
             if before is not None and before["revoked_at"] is None:
                 message = f"there is a key named {name}; revoke it first, or take another name"
                 raise InvalidArgumentsError(message)
@@ -90,7 +82,7 @@ class Keys:
         if not re.match(NAME, name):
             raise LookupError(name)
         async with self._changing() as connection:
-            before = await _kept(connection, name)
+            before = await _kept(connection, keys.c.name == name)
             if before is None:
                 raise LookupError(name)
             if before["revoked_at"] is not None:
@@ -105,13 +97,15 @@ class Keys:
     async def ensure(self, name: str, secret: str, actor: Actor, reason: str | None = None) -> bool:
         """Let this secret, and no earlier one, be the key of that name; what that changes is audited.
 
-        Returns False, and changes nothing, where this very secret was revoked: it may be known to others.
+        A secret that is a key already stays what it is, under whatever name. Returns False where that one was revoked:
+        it may be known to others.
         """
         digest = digest_of(secret)
         async with self._changing() as connection:
-            before = await _kept(connection, name)
-            if before is not None and before["digest"] == digest:
-                return before["revoked_at"] is None
+            same = await _kept(connection, keys.c.digest == digest)
+            if same is not None:
+                return same["revoked_at"] is None
+            before = await _kept(connection, keys.c.name == name)
             await _put(connection, name, digest)
             action: Action = "key.created" if before is None else "key.replaced"
             await record(connection, actor.did(action, name, reason))
@@ -126,8 +120,8 @@ class Keys:
         self._read_at = -math.inf
 
 
-async def _kept(connection: AsyncConnection, name: str) -> RowMapping | None:
-    query = select(keys.c.digest, keys.c.revoked_at).where(keys.c.name == name)
+async def _kept(connection: AsyncConnection, condition: ColumnElement[bool]) -> RowMapping | None:
+    query = select(keys.c.revoked_at).where(condition)
     return (await connection.execute(query)).mappings().one_or_none()
 
 

@@ -19,7 +19,7 @@ CONFIG = OpenAPIConfig(
     version=VERSION,
     description=(
         "Submit work, publish events, and see everything that happened. Reading is open unless the gateway is set "
-        "otherwise; changing anything takes a key, and so does seeing which there are. Every error is an RFC 9457 "
+        "otherwise; changing anything takes a key, and so does seeing which keys there are. Every error is an RFC 9457 "
         "problem."
     ),
     tags=[

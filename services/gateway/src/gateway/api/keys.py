@@ -57,7 +57,7 @@ class RevokedKey(View, frozen=True, kw_only=True):
 @get("/api/v1/keys", tags=["Keys"])
 async def list_keys(keys: Keys) -> KeyList:
     """The names of all keys, when each was made, and when it was revoked."""
-    return KeyList(keys=[KeyView(**key._asdict()) for key in await keys.all()])
+    return KeyList(keys=[KeyView.of(key) for key in await keys.all()])
 
 
 @post("/api/v1/keys", status_code=201, tags=["Keys"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from carillon.ledger.records import MOST_KEY
+from gateway.access import CLOSED
 from gateway.api.audit import AUDIT
 from gateway.api.dead_letters import DISCARD, GROUPS, MEMBERS, REDELIVER, REPLAY_GROUP
 from gateway.api.keys import CREATE
@@ -110,8 +111,6 @@ _QUERIES: dict[tuple[str, str], Mapping[str, Any]] = {
     ("/api/v1/dead-letters", "get"): GROUPS,
     ("/api/v1/dead-letters/{fingerprint}", "get"): MEMBERS,
 }
-#: Who may see this is seen by nobody without a key, also where reading is open.
-KEYS = "/api/v1/keys"
 #: What a run returned may be any JSON.
 RESULT = "/api/v1/runs/{id}/result"
 _IDEMPOTENCY_KEY = {
@@ -165,7 +164,7 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
-    operation["security"] = [{"bearer": []}, {"header": []}] + ([{}] if method == "get" and path != KEYS else [])
+    operation["security"] = [{"bearer": []}, {"header": []}] + ([{}] if method == "get" and path != CLOSED else [])
     parameters = operation.setdefault("parameters", [])
     for name, schema in _QUERIES.get((path, method), {}).get("properties", {}).items():
         parameters.append({"name": name, "in": "query", "schema": schema, "description": schema.get("description", "")})
@@ -174,7 +173,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         content = _ACCEPT[path, method]
         operation["requestBody"] = {"required": (path, method) not in _WISHES, "content": content}
         statuses += _WITH_BODY
-        statuses += _STEERING if (path, method) in _WISHES or path in (*_SUBMITTING, KEYS) else ()
+        statuses += _STEERING if (path, method) in _WISHES or path in (*_SUBMITTING, CLOSED) else ()
         if path in _SUBMITTING:
             parameters.append(_IDEMPOTENCY_KEY)
     responses = operation["responses"]
