@@ -129,7 +129,8 @@ class Stage:
         await asyncio.sleep(WARM_SECONDS)
         began = time.time()
         await asyncio.sleep(self.profile.usual)
-        self.usual = rate(self.ends(), began, time.time())
+        # What ends beyond the offer makes up for a slow start, and is no rate to come back to.
+        self.usual = min(rate(self.ends(), began, time.time()), self.offered)
         if self.usual < LEAST_SHARE * self.offered:
             message = (
                 f"only {self.usual:.0f} of {self.offered:g} runs/s ended before any fault; the machine is too busy"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.otlp_sink import collector
 from chaos.proxy import Proxy
-from chaos.recovery import rate
+from chaos.recovery import SHARE, rate
 from chaos.scenarios.scenario import BOTH, POSTGRES, Scenario
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 #: A worker with nothing to do ends within this many seconds, whatever its collector does.
 MOST_EXIT_SECONDS = 10.0
-#: What the noise of a machine may cost.
-NOISE = 0.9
 
 
 async def lose_collector(stage: Stage) -> None:
@@ -50,7 +48,7 @@ async def _watch(stage: Stage, name: str, begin: object) -> None:
     begin()  # type: ignore[operator]
     await asyncio.sleep(stage.profile.fault)
     during = rate(stage.ends(), began, time.time())
-    stage.expect(during >= NOISE * stage.usual, f"{name}: from {stage.usual:.0f} to {during:.0f} runs/s")
+    stage.expect(during >= SHARE * stage.usual, f"{name}: from {stage.usual:.0f} to {during:.0f} runs/s")
 
 
 SCENARIOS = (
