@@ -340,22 +340,37 @@ async def test_only_runs_of_silent_or_retired_workers_are_rescued(ledger, domain
         if fate == "retired":
             await ledger.retire(one)
 
-    rescued = (await ledger.rescue(domain, timedelta(seconds=15), 3)).moved
+    rescued = (await ledger.rescue(domain, timedelta(seconds=15), suspicious=3, most=10)).moved
 
     assert rescued == 2
     assert [(await row(ledger, run))["state"] for run in runs] == ["running", "retrying", "retrying"]
     assert await outcomes(ledger, runs[1]) == [(1, "lost")]
-    assert (await ledger.rescue(domain, timedelta(seconds=15), 3)).moved == 0
+    assert (await ledger.rescue(domain, timedelta(seconds=15), suspicious=3, most=10)).moved == 0
+
+
+async def died_with(ledger: Ledger, domain: str, *runs: UUID) -> None:
+    """A worker begins these runs, and is never heard of again."""
+    worker = await enrolled(ledger, domain)
+    for run in runs:
+        assert await ledger.start((run, (await row(ledger, run))["attempt"], worker))
+
+
+async def rescue(ledger: Ledger, domain: str) -> None:
+    """All workers have been silent for longer than nothing."""
+    await ledger.rescue(domain, timedelta(0), suspicious=3, most=5)
+
+
+async def fates(ledger: Ledger, *runs: UUID) -> list[tuple[str, int]]:
+    """State and lost workers of each."""
+    return [(found["state"], found["lost"]) for run in runs if (found := await row(ledger, run))]
 
 
 async def test_a_run_that_loses_worker_after_worker_fails_and_says_so(ledger, domain):
     run = await submitted(ledger, domain)
 
-    for attempt in (1, 2, 3):
-        worker = await enrolled(ledger, domain)
-        assert await ledger.start((run, attempt, worker))
-        await silence(ledger, worker)
-        await ledger.rescue(domain, timedelta(seconds=15), 3)
+    for _ in range(3):
+        await died_with(ledger, domain, run)
+        await rescue(ledger, domain)
 
     found = await row(ledger, run)
     assert (found["state"], found["attempt"], found["lost"]) == ("failed", 3, 3)
@@ -364,10 +379,67 @@ async def test_a_run_that_loses_worker_after_worker_fails_and_says_so(ledger, do
     assert await outcomes(ledger, run) == [(1, "lost"), (2, "lost")]
 
 
+async def test_what_ran_beside_a_run_that_kills_workers_does_not_fail_with_it(ledger, domain):
+    killer, neighbour, latecomer = [await submitted(ledger, domain) for _ in range(3)]
+
+    for _ in range(3):
+        await died_with(ledger, domain, killer, neighbour)
+        await rescue(ledger, domain)
+    both_stood_there = await fates(ledger, killer, neighbour)
+    await died_with(ledger, domain, killer, latecomer)
+    await rescue(ledger, domain)
+
+    assert both_stood_there == [("retrying", 3), ("retrying", 3)]
+    assert await fates(ledger, killer, neighbour, latecomer) == [("failed", 4), ("retrying", 3), ("retrying", 1)]
+
+
+async def test_a_run_whose_workers_die_as_often_without_it_was_unlucky(ledger, domain):
+    unlucky = await submitted(ledger, domain)
+    for _ in range(2):
+        await died_with(ledger, domain, unlucky)
+        await rescue(ledger, domain)
+    for _ in range(3):
+        await died_with(ledger, domain)
+
+    await died_with(ledger, domain, unlucky)
+    await rescue(ledger, domain)
+    third = await fates(ledger, unlucky)
+    await died_with(ledger, domain, unlucky)
+    await rescue(ledger, domain)
+
+    assert third == [("retrying", 3)]
+    # Meanwhile none died without it.
+    assert await fates(ledger, unlucky) == [("failed", 4)]
+
+
+async def test_workers_that_ended_or_died_before_a_run_began_speak_for_nobody(ledger, domain):
+    for _ in range(3):
+        await died_with(ledger, domain)
+    killer = await submitted(ledger, domain)
+
+    for _ in range(3):
+        await died_with(ledger, domain, killer)
+        await rescue(ledger, domain)
+        await ledger.retire(await enrolled(ledger, domain))
+        await ledger.retire(await enrolled(ledger, domain))
+
+    assert await fates(ledger, killer) == [("failed", 3)]
+
+
+async def test_a_run_that_lost_as_many_workers_as_any_may_fails_whatever_died_beside(ledger, domain):
+    one, other = [await submitted(ledger, domain) for _ in range(2)]
+
+    for _ in range(5):
+        await died_with(ledger, domain, one, other)
+        await rescue(ledger, domain)
+
+    assert await fates(ledger, one, other) == [("failed", 5), ("failed", 5)]
+
+
 async def test_a_rescued_run_counts_its_attempts_as_before(ledger, domain, worker):
     run = await started(ledger, domain, worker)
     await ledger.retire(worker)
-    await ledger.rescue(domain, timedelta(seconds=15), 3)
+    await ledger.rescue(domain, timedelta(seconds=15), suspicious=3, most=10)
 
     # The rescued are spread over two seconds.
     (delivery,) = await eventually(lambda: ledger.claim(domain, 1, new_id()))

@@ -293,7 +293,7 @@ async def test_the_slot_of_a_lost_worker_is_free_again_when_its_run_is_rescued(p
     none_yet = await platform.ledger.admission.admit("kitchen")
     await silence(platform.ledger, lost)
 
-    rescued = await platform.ledger.rescue("kitchen", timedelta(minutes=1), 3)
+    rescued = await platform.ledger.rescue("kitchen", timedelta(minutes=1), suspicious=3, most=10)
     freed = await platform.ledger.admission.admit("kitchen")
     async with workers(1, platform, kitchen, limits):
         rows = await ended(platform, runs)

@@ -276,9 +276,13 @@ class Ledger:
         """Cancel runs that were not started in time."""
         return await self._ended(sweep.EXPIRE, domain)
 
-    async def rescue(self, domain: str, silence: timedelta, most: int) -> Ended:
-        """Give the runs of workers silent for that long back to the queue; fail those that lost `most` workers."""
-        return await self._ended(sweep.RESCUE, domain, silence, most)
+    async def rescue(self, domain: str, silence: timedelta, *, suspicious: int, most: int) -> Ended:
+        """Give the runs of workers silent for that long back to the queue.
+
+        A run that lost `suspicious` workers fails where it stands out among what ran and what died (decision 0019), and
+        one that lost `most` always.
+        """
+        return await self._ended(sweep.RESCUE, domain, silence, suspicious, most)
 
     async def hand_back(self, worker: UUID, *, but: Sequence[UUID] = (), age: timedelta = timedelta(0)) -> Ended:
         """Give the runs of a worker, started at least `age` ago, back to the queue, but for those it has in hand."""

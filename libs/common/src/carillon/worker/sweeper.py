@@ -47,8 +47,8 @@ RECENT_EVENT = timedelta(hours=1)
 STRAY = timedelta(seconds=10)
 #: A worker silent for this long is taken for dead; its heartbeat comes every two seconds.
 SILENCE = timedelta(seconds=15)
-#: A run that lost this many workers is more likely to kill them than to be unlucky.
-MOST_LOST = 3
+#: A run that lost this many workers may be what kills them, and fails where it stands out; with the second it fails.
+SUSPICIOUS, MOST_LOST = 3, 10
 
 
 class Sweeper:
@@ -182,7 +182,8 @@ class Sweeper:
         await self._moved("expired", await self._ledger.expire(self._domain))
 
     async def _rescue(self) -> None:
-        if rescued := await self._moved("rescued", await self._ledger.rescue(self._domain, SILENCE, MOST_LOST)):
+        orphans = await self._ledger.rescue(self._domain, SILENCE, suspicious=SUSPICIOUS, most=MOST_LOST)
+        if rescued := await self._moved("rescued", orphans):
             log.warning("runs of lost workers rescued", runs=rescued)
 
     async def _reclaim(self) -> None:

@@ -62,26 +62,46 @@ with late as (
 select id, awaited from gone
 """
 
-#: Runs of workers that are gone wait again, end as somebody wished, or fail when workers keep dying on them ($3 times).
-#: They begin again at different moments: one of them may have killed the worker, and must not take the same company
-#: with it every time.
+#: Runs of workers that are gone wait again, end as somebody wished, or fail as what killed their workers. Which that is
+#: cannot be seen, only inferred: it was there at $3 deaths or more, no other run was there as often, and fewer workers
+#: of its domain died without it in its time than with it. After $4 deaths nobody asks any more.
+#: They begin again at different moments, so that the one does not take the same company with it every time.
 RESCUE = f"""
 with gone as (
     select w.id from carillon.workers w
     where w.domain = $1 and (w.stopped_at is not null or w.heartbeat_at < now() - $2::interval)
 ), orphans as (
-    select r.id, r.worker_id from carillon.runs_live r join gone on gone.id = r.worker_id
+    select r.id, r.worker_id, r.lost + 1 as lost, r.cancel is not null as unwanted
+    from carillon.runs_live r join gone on gone.id = r.worker_id
     where r.state = 'running'
     limit 1000 for update of r skip locked
+), judged as materialized (
+    select o.*, case
+        when o.lost < $3 then false
+        when o.lost >= $4 then true
+        when exists (
+            select from orphans n where n.worker_id = o.worker_id and n.id <> o.id and n.lost >= o.lost
+        ) then false
+        else o.lost > (
+            select count(*) from carillon.workers w
+            where w.domain = $1 and w.stopped_at is null and w.id <> o.worker_id
+                and w.heartbeat_at < now() - $2::interval
+                and w.heartbeat_at >= (select min(a.started_at) from carillon.attempts a where a.run_id = o.id)
+                and not exists (
+                    select from carillon.attempts a
+                    where a.run_id = o.id and a.worker_id = w.id and a.outcome = 'lost'
+                )
+        ) end as guilty
+    from orphans o
 ), over as (
-    delete from carillon.runs_live r using orphans o
-    where r.id = o.id and (r.lost + 1 >= $3 or r.cancel is not null) returning {taken_out()}
+    delete from carillon.runs_live r using judged j
+    where r.id = j.id and (j.guilty or j.unwanted) returning {taken_out()}, j.guilty
 ), kept as ({
     bury(
         "over",
-        state="case when g.lost + 1 >= $3 then 'failed' else 'cancelled' end",
+        state="case when g.guilty then 'failed' else 'cancelled' end",
         lost="g.lost + 1",
-        error='''case when g.lost + 1 >= $3 then jsonb_build_object('type', 'WorkerLost',
+        error='''case when g.guilty then jsonb_build_object('type', 'WorkerLost',
             'message', 'the worker died ' || (g.lost + 1) || ' times while it ran this') else g.cancel end''',
     )
 }),
@@ -89,8 +109,8 @@ rescued as (
     update carillon.runs_live r set state = 'retrying', attempt = r.attempt + 1, uncounted = r.uncounted + 1,
         lost = r.lost + 1, dispatched_at = null, gated = r.gate is not null, worker_id = null,
         run_at = now() + random() * interval '2 seconds'
-    from orphans o where r.id = o.id and r.lost + 1 < $3 and r.cancel is null
-    returning r.id, r.domain, r.run_at, r.dispatched_at, r.gated, o.worker_id, r.started_at, r.attempt - 1 as attempt
+    from judged j where r.id = j.id and not j.guilty and not j.unwanted
+    returning r.id, r.domain, r.run_at, r.dispatched_at, r.gated, j.worker_id, r.started_at, r.attempt - 1 as attempt
 ), tried as (
     insert into carillon.attempts (run_id, attempt, worker_id, started_at, outcome, error)
     select id, attempt, worker_id, started_at, 'lost',

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from datetime import datetime, timedelta
 from heapq import nsmallest
@@ -242,29 +242,47 @@ class MemoryLedger(Ledger):
             self.store.bury(row, "cancelled", error={"type": "Expired", "message": message})
         return _ended(late)
 
-    async def rescue(self, domain: str, silence: timedelta, most: int) -> Ended:
-        """Give the runs of workers silent for that long back to the queue; fail those that lost `most` workers."""
-        before = clock.now() - silence
-        gone = {
-            row["id"]
-            for row in self.store.workers.values()
-            if row["domain"] == domain and (row["stopped_at"] is not None or row["heartbeat_at"] < before)
-        }
-        return self._take_from_workers(lambda row: row["worker_id"] in gone, most)
+    async def rescue(self, domain: str, silence: timedelta, *, suspicious: int, most: int) -> Ended:
+        """Give the runs of workers silent for that long back to the queue.
 
-    def _take_from_workers(self, concerns: Callable[[Row], bool], most: int) -> Ended:
-        orphans = [row for row in self.store.live.values() if row["state"] == "running" and concerns(row)]
+        A run that lost `suspicious` workers fails where it stands out among what ran and what died (decision 0019), and
+        one that lost `most` always.
+        """
+        before = clock.now() - silence
+        workers = [row for row in self.store.workers.values() if row["domain"] == domain]
+        silent = [row for row in workers if row["stopped_at"] is None and row["heartbeat_at"] < before]
+        gone = {row["id"] for row in [*silent, *(row for row in workers if row["stopped_at"] is not None)]}
+        orphans = [row for row in self.store.live.values() if row["state"] == "running" and row["worker_id"] in gone]
+        lost = {row["id"]: row["lost"] + 1 for row in orphans}
+        guilty = {
+            row["id"]
+            for row in orphans
+            if lost[row["id"]] >= most or (lost[row["id"]] >= suspicious and self._stands_out(row, orphans, silent))
+        }
         for row in orphans:
-            lost = row["lost"] + 1
-            if lost >= most:
-                message = f"the worker died {lost} times while it ran this"
-                self.store.bury(row, "failed", lost=lost, error={"type": "WorkerLost", "message": message})
-            elif row["cancel"] is not None:
-                self.store.bury(row, "cancelled", lost=lost, error=row["cancel"])
-            else:
-                why = {"type": "WorkerLost", "message": "its worker stopped answering"}
-                self._wait_again(row, "lost", attempt_error=why, lost=lost)
+            self._take_from_worker(row, lost[row["id"]], guilty=row["id"] in guilty)
         return _ended(orphans)
+
+    def _stands_out(self, row: Row, orphans: list[Row], silent: list[Row]) -> bool:
+        """Whether no other run was there at as many deaths, and fewer workers died without this one than with it."""
+        company = [o for o in orphans if o["worker_id"] == row["worker_id"] and o is not row]
+        if any(other["lost"] >= row["lost"] for other in company):
+            return False
+        tried = self.store.attempts.get(row["id"], [])
+        since = min((attempt["started_at"] for attempt in tried), default=row["started_at"])
+        with_it = {row["worker_id"], *(attempt["worker_id"] for attempt in tried if attempt["outcome"] == "lost")}
+        without = [w for w in silent if w["heartbeat_at"] >= since and w["id"] not in with_it]
+        return row["lost"] + 1 > len(without)
+
+    def _take_from_worker(self, row: Row, lost: int, *, guilty: bool) -> None:
+        if guilty:
+            message = f"the worker died {lost} times while it ran this"
+            self.store.bury(row, "failed", lost=lost, error={"type": "WorkerLost", "message": message})
+        elif row["cancel"] is not None:
+            self.store.bury(row, "cancelled", lost=lost, error=row["cancel"])
+        else:
+            why = {"type": "WorkerLost", "message": "its worker stopped answering"}
+            self._wait_again(row, "lost", attempt_error=why, lost=lost)
 
     async def hand_back(self, worker: UUID, *, but: Sequence[UUID] = (), age: timedelta = timedelta(0)) -> Ended:
         """Give the runs of a worker, started at least `age` ago, back to the queue, but for those it has in hand."""
