@@ -15,11 +15,6 @@ pytestmark = pytest.mark.real("unreadable messages")
 ADA = Actor("ada", "a test")
 
 
-@pytest.fixture
-def transport() -> str:
-    return "postgres"
-
-
 @pytest.mark.parametrize(("more", "size"), [(0, None), (1, MOST_KEPT_BYTES + 1)])
 async def test_of_a_long_message_the_beginning_is_kept_and_how_long_it_was(platform, more, size):
     await platform.bury("carillon.shop.events", "no JSON", b"x" * (MOST_KEPT_BYTES + more), {})

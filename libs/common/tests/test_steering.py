@@ -250,7 +250,7 @@ async def test_a_preview_binds_the_act_to_what_was_shown(platform):
     progress = await selections.act(selection.id, ADA, "storm")
 
     assert (selection.count, len(selection.sample)) == (3, 3)
-    assert progress == (3, 0, "cancel", 3, None)
+    assert progress == (3, 0, "cancel", 3, None, ())
     assert [await state_of(platform, run) for run in (*shown, later)] == ["cancelled"] * 3 + ["queued"]
     errors = [(await platform.history.run(run))["error"]["message"] for run in shown]
     assert errors == ["cancelled by ada: storm"] * 3

@@ -142,6 +142,21 @@ def test_a_large_result_is_read_at_an_address_of_its_own(gateway, run_of_size):
     assert gateway.http.get(f"/api/v1/runs/{small['id']}/result").json() == "x" * 10
 
 
+def test_the_results_of_deleted_runs_are_deleted_from_storage(gateway, run_of_size):
+    runs = [run_of_size(LARGE), run_of_size(LARGE), run_of_size(10)]
+    results = [next((gateway.storage / "results").rglob(f"{run['id']}-1.json")) for run in runs[:2]]
+    # What is gone already keeps nothing else from going.
+    results[0].unlink()
+    wanted = {"task": "bells.ring", "finished_until": "2026-03-02T00:00:00Z"}
+    token = gateway.post("/api/v1/selections", {"action": "delete", "filters": wanted}).json()["token"]
+
+    answer = gateway.post(f"/api/v1/selections/{token}/act", {})
+
+    assert (answer.status_code, answer.json()["done"], answer.json()["remaining"]) == (200, 3, 0)
+    assert not results[1].exists()
+    assert [gateway.http.get(f"/api/v1/runs/{run['id']}").status_code for run in runs] == [404] * 3
+
+
 def test_a_run_without_a_result_has_none_to_read(gateway, run_of_size):
     cracked = gateway.ended(gateway.post("/api/v1/tasks", {"task": "bells.crack", "args": {"bell": "x"}}).json()["id"])
     large = run_of_size(LARGE)

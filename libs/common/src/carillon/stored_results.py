@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -102,6 +103,25 @@ class StoredResults:
         """The result of a run, given what its row has. Raises what `json` raises."""
         stored = stored_in(run, result)
         return result if stored is None else orjson.loads(await self.json(stored))
+
+    async def delete(self, results: Sequence[Stored]) -> None:
+        """Delete these results, those that are there.
+
+        Raises `TransientError` where storage does not answer; what is left then goes with its day.
+        """
+        keys = [stored.key for stored in results]
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                try:
+                    await obstore.delete_async(self._storage(), keys)
+                except FileNotFoundError:
+                    # A folder stops at the first that is not there.
+                    for key in keys:
+                        with suppress(FileNotFoundError):
+                            await obstore.delete_async(self._storage(), key)
+        except _AWAY as error:
+            message = f"storage does not answer ({_told(error)}); check STORAGE_URL"
+            raise TransientError(message) from error
 
     async def forget(self, age: timedelta) -> int:
         """Delete the results of days whose runs are dropped at this age; returns how many.

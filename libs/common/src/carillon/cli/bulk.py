@@ -23,7 +23,7 @@ WORDS = {
     "cancel": ("cancelled", "They end at once where they wait; what executes is asked to end."),
     "replay": ("run again", "One goes ahead; the others start when it has completed."),
     "settle": ("settled", "They leave the dead letters and stay in the history."),
-    "delete": ("deleted for good", "Only what has ended is."),
+    "delete": ("deleted for good", "Only what has ended is, with its results; copies in Redis go when they expire."),
 }
 #: A platform that is away is asked again after this time, and for this long.
 AWAY_SECONDS, PATIENCE_SECONDS = 1.0, 60.0

@@ -20,6 +20,7 @@ from carillon.ids import new_id
 from carillon.ledger.audit import Action, Actor, record
 from carillon.ledger.replays import SETTLE, Pace
 from carillon.ledger.steering import cancel_all
+from carillon.stored_results import MARK, Stored, stored_in
 
 if TYPE_CHECKING:
     from carillon.ledger.ledger import Connection, Ledger
@@ -74,10 +75,12 @@ delete from carillon.selected where ctid = any(array(
 """
 SET_CANARY = "update carillon.selections set canary = $2 where id = $1"
 REMAINING = "select count(*) from carillon.selected where selection_id = $1"
-DELETE = """
-with gone as (delete from carillon.runs where id = any($1::uuid[]) and ended_on < 'infinity' returning id),
-tries as (delete from carillon.attempts using gone where run_id = gone.id)
-select id from gone
+DELETE = f"""
+with gone as (
+    delete from carillon.runs where id = any($1::uuid[]) and ended_on < 'infinity'
+    returning id, case when result ? '{MARK}' then result end as result
+), tries as (delete from carillon.attempts using gone where run_id = gone.id)
+select id, result from gone where result is not null
 """
 FORGET = """
 with old as (delete from carillon.selections where made_at < now() - interval '1 day' returning id)
@@ -106,6 +109,8 @@ class Progress(NamedTuple):
     selected: int
     #: Of a replay: the run that goes ahead of the others.
     canary: UUID | None = None
+    #: The results of deleted runs that lie in storage: whoever acts deletes those.
+    stored: Sequence[Stored] = ()
 
 
 class _Rate(NamedTuple):
@@ -176,14 +181,20 @@ class Selections:
             most = REPLAY_CHUNK if action == "replay" else CHUNK
             chosen = [row["run_id"] for row in await connection.fetch(NEXT, selection, most)]
             awaited: Sequence[UUID] = ()
+            stored: Sequence[Stored] = ()
             ahead = found["canary"]
             if action == "replay":
                 rate = _Rate(per_second, found["count"] - before, canary)
                 ahead = await self._replay(connection, found, chosen, actor, rate)
+            elif action == "cancel":
+                awaited = (await cancel_all(connection, chosen, actor, reason))[1]
+            elif action == "settle":
+                await connection.fetch(SETTLE, chosen)
             else:
-                awaited = await _apply(connection, action, chosen, actor, reason)
+                stored = await _delete(connection, chosen)
         await self._ledger.followups.follow(awaited)
-        return Progress(found["count"] - before + len(chosen), before - len(chosen), action, found["count"], ahead)
+        done, left = found["count"] - before + len(chosen), before - len(chosen)
+        return Progress(done, left, action, found["count"], ahead, stored)
 
     async def _replay(
         self, connection: Connection, selection: asyncpg.Record, runs: Sequence[UUID], actor: Actor, rate: _Rate
@@ -201,14 +212,10 @@ class Selections:
         return canary
 
 
-async def _apply(
-    connection: Connection, action: Act, runs: Sequence[UUID], actor: Actor, reason: str | None
-) -> Sequence[UUID]:
-    """Cancel, settle or delete these runs; returns those that ended and are awaited."""
-    if action == "cancel":
-        return (await cancel_all(connection, runs, actor, reason))[1]
-    await connection.fetch(DELETE if action == "delete" else SETTLE, list(runs))
-    return []
+async def _delete(connection: Connection, runs: Sequence[UUID]) -> list[Stored]:
+    """Delete these runs; returns which of their results lie in storage."""
+    rows = await connection.fetch(DELETE, list(runs))
+    return [stored for row in rows if (stored := stored_in(row["id"], row["result"])) is not None]
 
 
 def _told(filters: Mapping[str, Any]) -> object:

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import structlog
 from litestar import post
 
-from carillon.errors import InvalidArgumentsError
+from carillon.errors import InvalidArgumentsError, TransientError
 from carillon.ledger.audit import Actor
 from carillon.ledger.search import condition
 from carillon.ledger.selections import VALID, Progress
@@ -20,6 +21,8 @@ from gateway.api.steer_views import ActView, SampleRun, SelectionView
 from gateway.errors import NOT_FOUND, Fault, ProblemError, invalid
 from gateway.filters import FILTERS
 from gateway.submissions import checked
+
+log = structlog.get_logger(__name__)
 
 #: How many runs of a replay start each second.
 RATE: dict[str, Any] = {
@@ -92,9 +95,12 @@ async def act_on_selection(request: Asked, token: str, platform: Platform, bodie
 
 
 async def act(platform: Platform, selection: UUID, actor: Actor, wishes: Mapping[str, Any]) -> Progress:
-    """Act upon the next runs of a selection, as a body that was checked says; raises `ProblemError`."""
+    """Act upon the next runs of a selection, as a body that was checked says; raises `ProblemError`.
+
+    What deleted runs have in storage is deleted with them.
+    """
     try:
-        return await platform.ledger.selections.act(
+        progress = await platform.ledger.selections.act(
             selection,
             actor,
             wishes.get("reason"),
@@ -103,6 +109,13 @@ async def act(platform: Platform, selection: UUID, actor: Actor, wishes: Mapping
         )
     except InvalidArgumentsError as error:
         raise ProblemError(NOT_FOUND, str(error)) from None
+    if progress.stored:
+        try:
+            await platform.stored_results.delete(progress.stored)
+        except TransientError as error:
+            # The runs are gone, so nobody asks for these again; they go with their day.
+            log.warning("results of deleted runs stay in storage for now", results=len(progress.stored), why=str(error))
+    return progress
 
 
 def act_view(selection: UUID, progress: Progress) -> ActView:
