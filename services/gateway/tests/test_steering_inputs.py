@@ -12,7 +12,7 @@ NOON = "2026-01-01T12:00:00Z"
 REASONED = (
     f"runs/{NOBODY}/cancel", f"runs/{NOBODY}/pause", f"runs/{NOBODY}/resume", f"runs/{NOBODY}/replay",
     f"runs/{NOBODY}/settle", "domains/bells/pause", "domains/bells/resume", "tasks/bells.ring/pause",
-    "tasks/bells.ring/resume", "dead-letters/ab12/replay", "dead-letters/ab12/discard",
+    "tasks/bells.ring/resume", "dead-letters/ab12/replay", "dead-letters/ab12/discard", "dead-letters/ab12/redeliver",
     f"dead-letters/messages/{NOBODY}/redeliver", f"selections/{NOBODY}/act",
 )  # fmt: skip
 BODIES = {
@@ -137,6 +137,14 @@ def test_a_wish_that_means_nothing_is_refused_and_says_where(gateway, path, body
 )
 def test_a_list_that_means_nothing_is_refused(gateway, query):
     assert_problem(gateway.http.get(f"/api/v1/dead-letters?{query}"), 422)
+
+
+@pytest.mark.parametrize("body", [{"limit": 0}, {"limit": "1"}, {"until": "soon"}, {"until": None}, {"body": "{}"}])
+def test_a_redelivery_of_a_group_that_means_nothing_is_refused(gateway, body):
+    before = kept(gateway)
+
+    assert_problem(gateway.post("/api/v1/dead-letters/ab12/redeliver", body), 422)
+    assert kept(gateway) == before
 
 
 def test_what_is_no_group_or_message_is_not_found(gateway):

@@ -8,7 +8,7 @@ from typing import Any
 from carillon.ledger.records import MOST_KEY
 from gateway.access import CLOSED
 from gateway.api.audit import AUDIT
-from gateway.api.dead_letters import DISCARD, GROUPS, MEMBERS, REDELIVER, REPLAY_GROUP
+from gateway.api.dead_letters import DISCARD, GROUPS, MEMBERS, REDELIVER, REDELIVER_GROUP, REPLAY_GROUP
 from gateway.api.keys import CREATE
 from gateway.api.past import WINDOW
 from gateway.api.requests import REASON
@@ -58,6 +58,7 @@ _WISHES: dict[tuple[str, str], dict[str, Any]] = {
     ("/api/v1/runs/{id}/replay", "post"): _json(REPLAY, args={"source": "platform"}, reason="the source is back"),
     ("/api/v1/dead-letters/{fingerprint}/replay", "post"): _json(REPLAY_GROUP, rate=10, canary=True, reason="mended"),
     ("/api/v1/dead-letters/{fingerprint}/discard", "post"): _json(DISCARD, reason="known, and harmless"),
+    ("/api/v1/dead-letters/{fingerprint}/redeliver", "post"): _json(REDELIVER_GROUP, limit=1, reason="mended"),
     ("/api/v1/dead-letters/messages/{id}/redeliver", "post"): _json(REDELIVER, body='{"mended": true}', reason="typo"),
     ("/api/v1/selections/{token}/act", "post"): _json(ACT, rate=50, canary=True, reason="a storm"),
 }  # fmt: skip
