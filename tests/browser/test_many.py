@@ -178,12 +178,23 @@ async def test_bytes_are_shown_in_hexadecimal_and_go_as_they_are(operator, unrea
     await expect(page.locator("pre.body")).to_contain_text("000000  ff 00 41 42 43")
     await expect(page.locator("pre.body")).to_contain_text("..ABC")
 
-    await page.get_by_role("button", name="Redeliver").click()
+    await page.get_by_role("button", name="Redeliver", exact=True).click()
     await expect(dialog(page)).to_contain_text("It is no text")
     await confirm(page, "Redeliver")
 
     # PostgreSQL, the transport here, has no queues that messages could go back to.
     await expect(dialog(page).get_by_role("alert")).to_contain_text("RabbitMQ")
+
+
+async def test_a_group_of_messages_is_redelivered_at_once_where_there_are_queues(operator, gateway, unreadable):
+    operator.may_be_refused = True
+    page = await operator.open(unreadable["no JSON"])
+
+    await page.get_by_role("button", name="Redeliver all").click()
+    await confirm(page, "Redeliver 1 message", "mended")
+
+    await expect(dialog(page).get_by_role("alert")).to_contain_text("set RABBIT_URL")
+    assert len((await gateway.get("/api/v1/dead-letters"))["messages"]) == 2
 
 
 async def test_messages_are_discarded_for_good(operator, gateway, unreadable):
