@@ -13,7 +13,7 @@ from shop import Shop, shop_service
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import new_id
 from carillon.ledger.audit import Actor, AuditSearch
-from carillon.ledger.records import NewRun
+from carillon.ledger.records import After, NewRun
 from carillon.ledger.selections import REPLAY_CHUNK
 from carillon.platform import Platform
 from carillon.testing import eventually, running
@@ -173,6 +173,25 @@ async def test_one_run_is_paused_and_goes_on_when_it_is_resumed(platform, shop):
 
     assert (paused, still, resumed, row["state"]) == ("paused", "paused", "queued", "completed")
     assert await audited(platform, str(run)) == [("run.paused", "ada"), ("run.resumed", "ada")]
+
+
+async def test_a_resumed_run_does_not_wait_anew_for_what_had_let_it_go(platform, shop):
+    steering = platform.ledger.steering
+    need = await submitted(platform)
+    run = await submitted(platform, after=After(runs=[need], delay=timedelta(hours=1)))
+
+    async with running(shop_service(platform.settings, shop), platform):
+        await ended(platform, need)
+        await eventually(lambda: is_in(platform, run, "queued"))
+    due = (await platform.history.run(run))["run_at"]
+    await steering.pause_run(run, ADA)
+    resumed = await steering.resume_run(run, ADA)
+
+    assert (resumed, (await platform.history.run(run))["run_at"]) == ("queued", due)
+
+
+async def is_in(platform: Platform, run: UUID, state: str) -> bool:
+    return await state_of(platform, run) == state
 
 
 async def failed_run(platform: Platform) -> UUID:

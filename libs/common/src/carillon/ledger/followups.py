@@ -45,7 +45,8 @@ where r.id = any($1::uuid[]) and r.state = 'pending' group by r.id, r.after
 LET_GO = f"""
 with free as (
     update carillon.runs_live
-    set state = 'queued', run_at = greatest(run_at, now() + make_interval(secs => (after->>'delay_seconds')::float8))
+    set state = 'queued', after = after || '{{"met": true}}',
+        run_at = greatest(run_at, now() + make_interval(secs => (after->>'delay_seconds')::float8))
     where id = any($1::uuid[]) and state = 'pending' returning domain, run_at, dispatched_at, gated
 )
 {wake("free")}

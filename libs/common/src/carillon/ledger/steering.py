@@ -57,11 +57,12 @@ PAUSE = f"""
 update carillon.runs_live set state = 'paused', dispatched_at = null
 where id = $1 and state in ('pending', 'queued', 'retrying') returning id, {TELL_GATE}
 """
-#: It gave its slot away, and has to be let in again.
+#: It gave its slot away, and has to be let in again. What its condition had let go before does not meet it again.
 RESUME = f"""
 with freed as (
     update carillon.runs_live set run_at = greatest(run_at, now()), gated = gate is not null,
-        state = case when after is not null then 'pending' when attempt > 1 then 'retrying' else 'queued' end
+        state = case when after is not null and not after ? 'met' then 'pending'
+            when attempt > 1 then 'retrying' else 'queued' end
     where id = $1 and state = 'paused' returning id, domain, run_at, dispatched_at, gated
 ), woken as ({wake("freed")})
 select id from freed cross join (select count(*) from woken) as w
@@ -150,7 +151,7 @@ class Steering:
         return state
 
     async def pause(self, name: str, actor: Actor, reason: str | None = None) -> bool:
-        """Let nothing of a domain, or of one task, start: nothing does that was not started when this returns.
+        """Let nothing of a domain, or of one task, start: nothing does that no worker was starting when this returned.
 
         What executes goes on. Returns False when it was paused before. Raises `InvalidArgumentsError` for a name that
         no domain and no task has.

@@ -153,7 +153,8 @@ def resolve(store: Store, pending: Sequence[UUID]) -> list[UUID]:
         goes = verdict(counted)
         if goes:
             delay = timedelta(seconds=row["after"]["delay_seconds"])
-            row |= {"state": "queued", "run_at": max(row["run_at"], clock.now() + delay)}
+            met = row["after"] | {"met": True}
+            row |= {"state": "queued", "after": met, "run_at": max(row["run_at"], clock.now() + delay)}
             store.wake_for(row)
         elif goes is False:
             message = f"it needed the run {min(bad)}, which failed"

@@ -78,7 +78,8 @@ class MemorySteering(Steering):
         """Let a paused run go on; returns its state afterwards, None for an unknown run."""
         row = self._store.live.get(run)
         if row is not None and row["state"] == "paused":
-            waits = "pending" if row["after"] is not None else "retrying" if row["attempt"] > 1 else "queued"
+            tried = "retrying" if row["attempt"] > 1 else "queued"
+            waits = tried if row["after"] is None or "met" in row["after"] else "pending"
             row |= {"state": waits, "run_at": max(row["run_at"], clock.now()), "gated": row["gate"] is not None}
             self._store.wake_for(row)
             awaited = resolve(self._store, [run])
