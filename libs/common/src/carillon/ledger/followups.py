@@ -1,4 +1,4 @@
-"""What follows the end of a run that somebody awaits: the runs that need it, and the event that calls back.
+"""What follows the end of a run that is awaited: by runs that need it, by who is called back, by who cancelled it.
 
 Whoever ends such a run follows it up at once; what a crash leaves undone, the sweeper finds by the mark `awaited`,
 which is taken away in the transaction of what follows.
@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from carillon.ledger.cancelling import cancel_all
 from carillon.ledger.statements.rows import bury, taken_out, wake
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ CallBack = Callable[[Sequence[Row], "Connection | None"], Awaitable[Callable[[],
 
 TAKE = """
 update carillon.runs set awaited = false where id = any($1::uuid[]) and ended_on < 'infinity' and awaited
-returning id, domain, task, state, attempt, callback_url, finished_at, error->>'message' as error
+returning id, domain, task, state, attempt, callback_url, finished_at, cancel, error->>'message' as error
 """
 FORGOTTEN = """
 select id from carillon.runs where awaited and finished_at < now() - interval '3 seconds'
@@ -81,6 +82,10 @@ class Followups:
                 taken = await connection.fetch(TAKE, list(ended))
                 freed = await connection.fetch(TELL_NEEDS, [r["id"] for r in taken], [r["state"] for r in taken])
                 next_ = await resolve(connection, [row["run_id"] for row in freed])
+                for row in taken:
+                    if row["cancel"] is not None:
+                        # It was asked to end while it executed, and may have submitted more until it had.
+                        next_ += (await cancel_all(connection, [row["id"]], row["cancel"]))[1]
                 called = [dict(row) for row in taken if row["callback_url"] is not None]
                 afterwards = await self.call_back(called, connection) if called else None
             if afterwards is not None:

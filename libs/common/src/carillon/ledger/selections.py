@@ -18,8 +18,8 @@ import orjson
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import new_id
 from carillon.ledger.audit import Action, Actor, record
+from carillon.ledger.cancelling import cancel_all, cancellation
 from carillon.ledger.replays import SETTLE, Pace
-from carillon.ledger.steering import cancel_all
 
 if TYPE_CHECKING:
     from carillon.ledger.ledger import Connection, Ledger
@@ -201,7 +201,7 @@ class Selections:
 async def _apply(connection: Connection, action: Act, runs: Sequence[UUID], actor: Actor) -> Sequence[UUID]:
     """Cancel, settle or delete these runs; returns those that ended and are awaited."""
     if action == "cancel":
-        return (await cancel_all(connection, runs, actor, None))[1]
+        return (await cancel_all(connection, runs, cancellation(actor, None)))[1]
     await connection.fetch(DELETE if action == "delete" else SETTLE, list(runs))
     return []
 

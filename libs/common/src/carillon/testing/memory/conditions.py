@@ -19,6 +19,7 @@ from carillon.ledger.conditions import (
 )
 from carillon.ledger.followups import CallBack, Followups, verdict
 from carillon.ledger.records import NewRun, Submitted, Unique
+from carillon.testing.memory.cancelling import cancel_all
 from carillon.testing.memory.store import WAITING, Row, Store, copied
 
 if TYPE_CHECKING:
@@ -123,6 +124,9 @@ class MemoryFollowups(Followups):
                 needs = store.needs[run]
                 needs |= {one: told[one] for one in needs.keys() & told}
             next_ = resolve(store, freed)
+            for row in taken:
+                if row["cancel"] is not None:
+                    next_ += cancel_all(store, row["id"], row["cancel"])[1]
             called = [_told(row) for row in taken if row["callback_url"] is not None]
             if called:
                 afterwards = await self.call_back(called, None)

@@ -272,7 +272,7 @@ class MemoryLedger(Ledger):
         since = min((attempt["started_at"] for attempt in tried), default=row["started_at"])
         with_it = {row["worker_id"], *(attempt["worker_id"] for attempt in tried if attempt["outcome"] == "lost")}
         without = [w for w in silent if w["heartbeat_at"] >= since and w["id"] not in with_it]
-        return row["lost"] + 1 > len(without)
+        return bool(row["lost"] + 1 > len(without))
 
     def _take_from_worker(self, row: Row, lost: int, *, guilty: bool) -> None:
         if guilty:
