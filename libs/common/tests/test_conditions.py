@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from behind import complete_unnoticed, starts
+from behind import complete_unnoticed, execute, starts
 from shop import Shop, shop_service
 
 from carillon.errors import InvalidArgumentsError, UniqueConflictError, UnknownNeedError
@@ -183,6 +183,25 @@ async def test_what_nobody_followed_up_is_followed_up_by_the_sweeper(platform, s
 
     assert row["state"] == "completed"
     assert await platform.ledger.followups.sweep() == 0
+
+
+@pytest.mark.real("rows that PostgreSQL cannot compute with")
+async def test_an_end_that_cannot_be_followed_up_does_not_keep_others_waiting(platform, shop):
+    worker = new_id()
+    needs = [await submit(platform, run_at=datetime.now(UTC)) for _ in range(2)]
+    impossible, run = [await submit(platform, args='{"a": 5}', after=After(runs=[need.id])) for need in needs]
+    await execute(
+        platform,
+        """update carillon.runs_live set after = jsonb_set(after, '{delay_seconds}', '1e300') where id = $1""",
+        impossible.id,
+    )
+    for need in needs:
+        await complete_unnoticed(platform, need.id, worker)
+
+    async with running(shop_service(platform.settings, shop), platform):
+        row = await ended(platform, run.id)
+
+    assert (row["state"], await state_of(platform, impossible.id)) == ("completed", "pending")
 
 
 def add(a: int, **options: Any) -> NewRun:

@@ -10,11 +10,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import asyncpg
+import structlog
+
 from carillon.ledger.cancelling import cancel_all
 from carillon.ledger.statements.rows import bury, taken_out, wake
 
 if TYPE_CHECKING:
     from carillon.ledger.ledger import Connection, Ledger
+
+log = structlog.get_logger(__name__)
 
 Row = Mapping[str, Any]
 
@@ -95,8 +100,19 @@ class Followups:
     async def sweep(self) -> int:
         """Follow up what whoever ended it did not; returns how many runs those were."""
         left = [row["id"] for row in await self._ledger.pool.fetch(FORGOTTEN)]
-        await self.follow(left)
+        try:
+            await self.follow(left)
+        except asyncpg.DataError:
+            # One of them asks for what cannot be done, and must not keep the others waiting.
+            for run in left:
+                await self._follow_alone(run)
         return len(left)
+
+    async def _follow_alone(self, run: UUID) -> None:
+        try:
+            await self.follow([run])
+        except asyncpg.DataError:
+            log.exception("what follows the end of a run cannot be done", run=str(run))
 
 
 async def resolve(connection: Connection, pending: Sequence[UUID]) -> list[UUID]:
