@@ -235,6 +235,17 @@ async def test_in_a_batch_the_last_of_those_that_replace_each_other_stays(platfo
     assert [await state_of(platform, run.id) for run in replacing] == ["cancelled", "cancelled", "queued"]
 
 
+async def test_a_run_whose_place_was_taken_keeps_nobody_out_however_young_it_is(platform):
+    keys = [str(number) for number in range(20)] * 3
+    of_a_day = [Unique(key=key, on_conflict="replace", window=timedelta(days=1)) for key in keys]
+
+    submitted = await platform.submit_many([add(number, unique=unique) for number, unique in enumerate(of_a_day)])
+
+    assert all(each.created for each in submitted)
+    states = [await state_of(platform, each.id) for each in submitted]
+    assert states == ["cancelled"] * 40 + ["queued"] * 20
+
+
 async def test_a_batch_with_a_run_that_is_to_be_refused_accepts_none_and_says_where(platform):
     first = await platform.submit(add(0, unique=Unique(key="k")))
     refused = add(1, unique=Unique(key="k", on_conflict="reject"))

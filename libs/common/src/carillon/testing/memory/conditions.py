@@ -95,7 +95,8 @@ class MemoryConditions(Conditions):
             if (row["unique_key"], row["task"]) != (key, run.task):
                 return False
             executes = row["state"] == "running" and unique.until == "ended"
-            is_fresh = unique.window is not None and row["created_at"] > now - unique.window
+            was_replaced = (row["error"] or {}).get("type") == "Replaced"
+            is_fresh = unique.window is not None and row["created_at"] > now - unique.window and not was_replaced
             return row["state"] in WAITING or executes or is_fresh
 
         found = [row for row in self._memory.store.runs() if keeps_out(row)]
