@@ -246,6 +246,27 @@ async def test_what_did_not_fail_cannot_be_run_again(platform):
         await platform.ledger.replays.replay(run, ADA)
 
 
+@pytest.mark.real("selections")
+async def test_a_run_whose_replay_was_deleted_is_run_again(platform):
+    run = await cancelled_run(platform)
+    first = await platform.ledger.replays.replay(run, ADA)
+    await platform.ledger.steering.cancel(first.id, ADA)
+    selection = await platform.ledger.selections.make("delete", "r.id = $1", [first.id], {}, ADA)
+    await platform.ledger.selections.act(selection.id, ADA)
+
+    again = await platform.ledger.replays.replay(run, ADA, args={"a": 2})
+
+    row = await platform.history.run(again.id)
+    assert again.created
+    assert (row["replay_of"], row["args"], row["state"]) == (run, {"a": 2}, "queued")
+
+
+async def cancelled_run(platform: Platform) -> UUID:
+    run = await submitted(platform, run_at=in_an_hour())
+    await platform.ledger.steering.cancel(run, ADA)
+    return run
+
+
 @pytest.mark.real("groups of dead letters")
 async def test_failed_runs_are_grouped_by_what_went_wrong_until_somebody_deals_with_them(platform, shop):
     letters = platform.ledger.dead_letters
@@ -275,6 +296,8 @@ async def test_a_preview_binds_the_act_to_what_was_shown(platform):
     assert (selection.count, len(selection.sample)) == (3, 3)
     assert progress == (3, 0, "cancel", 3, None)
     assert [await state_of(platform, run) for run in (*shown, later)] == ["cancelled"] * 3 + ["queued"]
+    errors = [(await platform.history.run(run))["error"]["message"] for run in shown]
+    assert errors == ["cancelled by ada: storm"] * 3
     assert await audited(platform, str(selection.id)) == [("runs.cancelled", "ada")]
 
 
@@ -296,6 +319,32 @@ async def test_a_group_is_run_again_after_one_that_goes_ahead_and_stops_when_tha
         ends = [(await ended(platform, row["id"]))["state"] for row in replays]
 
     assert sorted(ends) == ["cancelled", "cancelled", "failed"]
+
+
+@pytest.mark.real("selections")
+async def test_what_goes_ahead_of_a_group_was_made_for_it_and_not_before(platform):
+    old, new = await cancelled_run(platform), await cancelled_run(platform)
+    selections = platform.ledger.selections
+    chosen = [await selections.make("replay", "r.id = any($1)", [runs], {}, ADA) for runs in ([old], [old, new])]
+    await platform.ledger.replays.replay(old, ADA)
+
+    acts = [await selections.act(selection.id, ADA) for selection in chosen]
+
+    (made,) = await platform.history.replays_of(new)
+    assert [(act.done, act.canary) for act in acts] == [(1, None), (2, made["id"])]
+
+
+@pytest.mark.real("selections")
+async def test_what_was_run_again_and_goes_well_is_not_chosen_for_it(platform):
+    runs = [await cancelled_run(platform) for _ in range(3)]
+    replays = platform.ledger.replays
+    await replays.replay(runs[0], ADA)
+    gone = await replays.replay(runs[1], ADA)
+    await platform.ledger.steering.cancel(gone.id, ADA)
+
+    selection = await platform.ledger.selections.make("replay", "r.id = any($1)", [runs], {}, ADA)
+
+    assert {row["id"] for row in selection.sample} == set(runs[1:])
 
 
 @pytest.mark.real("selections")

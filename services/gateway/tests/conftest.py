@@ -219,7 +219,7 @@ def start(settled_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     started: list[subprocess.Popen[bytes]] = []
     clients: list[httpx2.Client] = []
 
-    def begin(**settings: str) -> Gateway:
+    def begin(before: str = "", **settings: str) -> Gateway:
         folder, port = tmp_path_factory.mktemp("gateway"), free_port()
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RABBIT_")},
@@ -230,7 +230,7 @@ def start(settled_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             **settings,
         }
         with (folder / "log").open("wb") as log:
-            command = [sys.executable, "-c", GATEWAY]
+            command = [sys.executable, "-c", before + GATEWAY]
             started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
         url = f"http://127.0.0.1:{port}"
         _await(url, started[-1], folder / "log")

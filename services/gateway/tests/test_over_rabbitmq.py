@@ -74,6 +74,38 @@ def test_a_message_that_could_not_be_read_is_mended_and_heard(gateway, rabbit_ur
     assert gateway.http.get("/api/v1/dead-letters").json()["messages"] == []
 
 
+def test_a_group_of_messages_is_redelivered_one_first_and_what_comes_back_is_left_alone(gateway, rabbit_prefix):
+    for body in (ring_requested("one"), "{", ring_requested("two")):
+        bury(gateway, f"{rabbit_prefix}.bells.events", body.encode())
+    bury(gateway, f"{rabbit_prefix}.bells.events", b"{", size=2_000_000)
+    path = "/api/v1/dead-letters/d00d/redeliver"
+
+    first = gateway.post(path, {"limit": 1, "reason": "mended"}).json()
+    rest = gateway.post(path, {"until": first["until"]}).json()
+
+    for bell in ("one", "two"):
+        gateway.until(f"/api/v1/runs?arg=event.bell:{bell}", lambda answer: answer["runs"])
+    back = gateway.until("/api/v1/dead-letters", lambda answer: len(answer["messages"]) == 2)["messages"]
+    trail = gateway.fetch("select reason, details->>'messages' as sent from carillon.audit where subject = 'd00d'")
+    assert [(answer["count"], answer["remaining"], answer["cut"]) for answer in (first, rest)] == [(1, 2, 1), (2, 0, 1)]
+    assert [group["count"] for group in back] == [1, 1]
+    assert [tuple(row) for row in trail] == [("mended", "1"), (None, "2")]
+
+
+def ring_requested(bell):
+    event = {"specversion": "1.0", "id": str(uuid4()), "source": "/tower", "type": EVENT, "data": {"bell": bell}}
+    return json.dumps(event)
+
+
+def bury(gateway, queue, body, size=None):
+    headers = json.dumps({"content-type": "application/cloudevents+json"})
+    gateway.fetch(
+        """insert into carillon.dead_letters (id, domain, queue, reason, fingerprint, body, size, headers)
+           values ($1, 'bells', $2, 'no task hears this type', 'd00d', $3, $4, $5)""",
+        str(uuid4()), queue, body, size, headers,
+    )  # fmt: skip
+
+
 def test_runs_are_held_cancelled_and_come_after_each_other(gateway):
     gateway.post("/api/v1/domains/bells/pause", {})
     held, unwanted = submit(gateway), submit(gateway)

@@ -262,14 +262,84 @@ def test_a_group_is_discarded_and_its_runs_stay_in_the_history(gateway):
     assert gateway.ended(run)["status"] == "failed"
 
 
-def bury(gateway, body, fingerprint="ab12"):
+def test_a_group_beyond_what_an_act_takes_is_refused_with_what_to_do(gateway, start):
+    discarded(gateway)
+    for _ in range(3):
+        failed(gateway)
+    narrow = start(
+        "from carillon.ledger import selections; selections.MOST_RUNS = 2; ",
+        GATEWAY_KEY_FILE="",
+    )
+    narrow.key = gateway.key
+    path = f"/api/v1/dead-letters/{group_of(gateway, 'bells.crack')['fingerprint']}"
+
+    answers = [narrow.post(f"{path}/{word}", {}) for word in ("replay", "discard")]
+
+    assert [answer.status_code for answer in answers] == [422, 422]
+    for answer in answers:
+        assert "more than 2 runs fit" in answer.json()["detail"]
+        assert "POST /api/v1/selections" in answer.json()["detail"]
+    assert group_of(gateway, "bells.crack")["count"] == 3
+
+
+def test_the_members_of_a_group_are_read_page_by_page(gateway):
+    discarded(gateway)
+    runs = [failed(gateway) for _ in range(3)]
+    letters = [bury(gateway, b"{", "beef") for _ in range(3)]
+    of_runs = f"/api/v1/dead-letters/{group_of(gateway, 'bells.crack')['fingerprint']}"
+
+    pages = paged(gateway, f"{of_runs}?limit=2"), paged(gateway, "/api/v1/dead-letters/beef?limit=2")
+    cursor = gateway.http.get("/api/v1/dead-letters/beef?limit=2").json()["next_cursor"]
+    elsewhere = gateway.http.get(f"{of_runs}?cursor={cursor}")
+
+    gateway.post("/api/v1/dead-letters/beef/discard", {})
+    assert [[run["id"] for run in page["runs"]] for page in pages[0]] == [[runs[2], runs[1]], [runs[0]]]
+    assert [[letter["id"] for letter in page["messages"]] for page in pages[1]] == [
+        [letters[2], letters[1]], [letters[0]],
+    ]  # fmt: skip
+    assert elsewhere.status_code == 422
+
+
+def paged(gateway, path):
+    pages = [gateway.http.get(path).json()]
+    while (cursor := pages[-1]["next_cursor"]) is not None:
+        pages.append(gateway.http.get(f"{path}&cursor={cursor}").json())
+    return pages
+
+
+def bury(gateway, body, fingerprint="ab12", size=None):
     letter = str(uuid4())
     gateway.fetch(
-        """insert into carillon.dead_letters (id, domain, queue, reason, fingerprint, body, headers)
-           values ($1, 'bells', 'carillon.bells', 'not JSON', $2, $3, '{"content-type": "text/plain"}')""",
-        letter, fingerprint, body,
+        """insert into carillon.dead_letters (id, domain, queue, reason, fingerprint, body, size, headers)
+           values ($1, 'bells', 'carillon.bells', 'not JSON', $2, $3, $4, '{"content-type": "text/plain"}')""",
+        letter, fingerprint, body, size,
     )  # fmt: skip
     return letter
+
+
+def test_a_message_that_was_cut_says_so_and_is_not_redelivered_as_it_is(gateway):
+    # The cut went through a character.
+    letter = bury(gateway, "hällo".encode()[:2], "ce11", 3_000_000)
+
+    shown = gateway.http.get(f"/api/v1/dead-letters/messages/{letter}").json()
+    answer = gateway.post(f"/api/v1/dead-letters/messages/{letter}/redeliver", {})
+
+    assert (shown["size"], shown["cut"], shown["text"]) == (3_000_000, True, "h")
+    assert answer.status_code == 409
+    assert "of 3,000,000 bytes are kept; give a whole body" in answer.json()["detail"]
+    assert gateway.post("/api/v1/dead-letters/ce11/discard", {}).json()["count"] == 1
+
+
+def test_a_group_of_messages_is_not_run_again_and_says_what_is_done_instead(gateway):
+    bury(gateway, b"{", "fade")
+
+    answers = [gateway.post(f"/api/v1/dead-letters/fade/{word}", {}) for word in ("replay", "redeliver")]
+
+    assert [answer.status_code for answer in answers] == [409, 409]
+    assert "carillon dead-letters redeliver fade" in answers[0].json()["detail"]
+    assert "set RABBIT_URL" in answers[1].json()["detail"]
+    assert gateway.post("/api/v1/dead-letters/fade/discard", {}).json()["count"] == 1
+    assert gateway.post("/api/v1/dead-letters/fade/redeliver", {}).status_code == 404
 
 
 def test_messages_that_nobody_could_read_are_shown_as_text_or_in_base64(gateway):
@@ -282,6 +352,7 @@ def test_messages_that_nobody_could_read_are_shown_as_text_or_in_base64(gateway)
 
     assert (group["count"], group["queue"], group["error"]) == (3, "carillon.bells", "not JSON")
     assert (found[text]["text"], found[text]["base64"], found[text]["size"]) == ("hällo", None, 6)
+    assert found[text]["cut"] is False
     assert base64.b64decode(found[bytes_]["base64"]) == b"\xff\x00"
     assert (len(found[long]["text"]), found[long]["size"], len(whole["text"])) == (2048, 6000, 3000)
     assert found[text]["headers"] == {"content-type": "text/plain"}

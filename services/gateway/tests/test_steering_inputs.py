@@ -145,7 +145,7 @@ def test_what_is_no_group_or_message_is_not_found(gateway):
     assert_problem(gateway.http.get("/api/v1/dead-letters/messages"), 404)
     for name in ("ffff", "x" * 65, "'--", "%00"):
         assert_problem(gateway.http.get(f"/api/v1/dead-letters/{name}"), 404)
-        for word in ("replay", "discard"):
+        for word in ("replay", "discard", "redeliver"):
             assert_problem(gateway.post(f"/api/v1/dead-letters/{name}/{word}", {}), 404)
     for name in (NOBODY, "x", "%00"):
         assert_problem(gateway.http.get(f"/api/v1/dead-letters/messages/{name}"), 404)

@@ -327,7 +327,7 @@ class Platform:
     async def bury(self, queue: str, reason: str, body: bytes, headers: Mapping[str, Any]) -> None:
         """Keep a message that nobody could read."""
         kept = orjson.dumps({_text(name): _text(value) for name, value in headers.items()}).decode()
-        await self.ledger.bury_message(new_id(), self.name, queue, _text(reason)[:2000], body[: 1 << 20], kept)
+        await self.ledger.bury_message(new_id(), self.name, queue, _text(reason)[:2000], body, kept)
 
 
 def _is_due(run: NewRun) -> bool:

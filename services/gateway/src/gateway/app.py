@@ -72,6 +72,7 @@ ROUTES = (
     dead_letters.replay_group,
     dead_letters.discard_group,
     dead_letters.redeliver_message,
+    dead_letters.redeliver_group,
     selections.select_runs,
     selections.act_on_selection,
     schedules.list_schedules,

@@ -111,7 +111,7 @@ def show(
     fingerprint: Fingerprint,
     *,
     task: OfTask = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
 ) -> None:
     """Show the runs or messages of one group."""
     from carillon.cli.steer import show_group  # noqa: PLC0415 - see above
@@ -139,15 +139,19 @@ def discard(fingerprint: Fingerprint, *, task: OfTask = None, reason: Reason = N
 
 @dead_letters.command()
 def redeliver(
-    message: Annotated[str, typer.Argument(help="The id of the message.")],
+    what: Annotated[str, typer.Argument(help="The id of a message, or the fingerprint of a group of them.")],
     *,
-    body: Annotated[str | None, typer.Option(help="A mended body.")] = None,
+    body: Annotated[str | None, typer.Option(help="A mended body, of one message.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Of a group, how many at most.")] = None,
     reason: Reason = None,
 ) -> None:
-    """Hand a message to its queue again, perhaps mended."""
+    """Hand a message to its queue again, perhaps mended, or those of a group, oldest first.
+
+    Of a group try one first (--limit 1): what still cannot be read comes back.
+    """
     from carillon.cli import steer  # noqa: PLC0415 - see above
 
-    raise typer.Exit(steer.redeliver(message, body, reason))
+    raise typer.Exit(steer.redeliver(what, body, limit, reason))
 
 
 keys = typer.Typer(help="Who may act: `carillon keys create NAME` prints a new key, `revoke NAME` ends one.")

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from uuid import UUID
 
 import orjson
 
@@ -19,6 +20,8 @@ from carillon.errors import ConfigurationError
 GROUP = ("fingerprint", "what", "count", "last_at", "error")
 #: Of an error, in a table.
 MOST_ERROR = 100
+#: Members of a group in one answer of the gateway.
+MOST_LISTED = 100
 
 
 def steer_run(word: str, run: str, reason: str | None) -> int:
@@ -92,13 +95,25 @@ def show_group(fingerprint: str, task: str | None, limit: int) -> int:
     """Show the runs or messages of a group."""
 
     async def show(gateway: Gateway) -> None:
-        query = {"limit": limit} | ({} if task is None else {"task": task})
-        found = await gateway.get(f"dead-letters/{step(fingerprint)}", query)
-        rows = [(run["id"], run["task"], run["finished_at"], _json(run["args"])) for run in found["runs"]]
-        rows += [(m["id"], m["queue"], m["received_at"], m["text"] or m["base64"]) for m in found["messages"]]
+        rows = await _members(gateway, fingerprint, task, limit)
         print_table(("id", "task or queue", "at", "arguments or body"), rows, "Nothing.")
 
     return asked(show)
+
+
+async def _members(gateway: Gateway, fingerprint: str, task: str | None, limit: int) -> list[tuple[object, ...]]:
+    """The newest members of a group, as rows of a table."""
+    query: dict[str, object] = {} if task is None else {"task": task}
+    rows: list[tuple[object, ...]] = []
+    while len(rows) < limit:
+        query["limit"] = min(limit - len(rows), MOST_LISTED)
+        found = await gateway.get(f"dead-letters/{step(fingerprint)}", query)
+        rows += [(run["id"], run["task"], run["finished_at"], _json(run["args"])) for run in found["runs"]]
+        rows += [(m["id"], m["queue"], m["received_at"], m["text"] or m["base64"]) for m in found["messages"]]
+        if found["next_cursor"] is None:
+            break
+        query["cursor"] = found["next_cursor"]
+    return rows
 
 
 def replay_group(fingerprint: str, task: str | None, rate: float, *, canary: bool, reason: str | None) -> int:
@@ -127,15 +142,42 @@ def discard_group(fingerprint: str, task: str | None, reason: str | None) -> int
     return asked(discard)
 
 
-def redeliver(message: str, body: str | None, reason: str | None) -> int:
-    """Hand a message to its queue again, perhaps mended."""
+def redeliver(what: str, body: str | None, limit: int | None, reason: str | None) -> int:
+    """Hand a message to its queue again, perhaps mended, or the messages of a group."""
 
     async def deliver(gateway: Gateway) -> None:
+        if not _is_id(what):
+            await _redeliver_group(gateway, what, body, limit, reason)
+            return
         wishes = {"body": body, "reason": reason}
-        answer = await gateway.post(f"dead-letters/messages/{step(message)}/redeliver", wishes)
-        say(f"{message} is in {answer['queue']} again.")
+        answer = await gateway.post(f"dead-letters/messages/{step(what)}/redeliver", wishes)
+        say(f"{what} is in {answer['queue']} again.")
 
     return asked(deliver)
+
+
+async def _redeliver_group(
+    gateway: Gateway, fingerprint: str, body: str | None, limit: int | None, reason: str | None
+) -> None:
+    if body is not None:
+        message = f"--body mends one message; `carillon dead-letters show {fingerprint}` lists their ids."
+        raise ConfigurationError(message)
+    count, more, until = 0, True, None
+    while more:
+        wishes = {"limit": None if limit is None else limit - count, "until": until, "reason": reason}
+        answer = await gateway.post(f"dead-letters/{step(fingerprint)}/redeliver", wishes)
+        count, until = count + answer["count"], answer["until"]
+        more = answer["count"] and answer["remaining"] and count != limit
+    cut = f" {answer['cut']} were cut when they were kept, and need a --body each." if answer["cut"] else ""
+    say(f"{count} redelivered, {answer['remaining']} left; what cannot be read now comes back.{cut}")
+
+
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def json_object(text: str, where: str) -> dict[str, Any]:

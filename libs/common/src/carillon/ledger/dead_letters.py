@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 import asyncpg
 
+from carillon.errors import InvalidArgumentsError
 from carillon.ledger.audit import Actor, record
+from carillon.ledger.search import Cursor
 
 if TYPE_CHECKING:
     from carillon.ledger.ledger import Ledger
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 #: No list is longer.
 MOST_ROWS = 500
+#: Of a longer message only the beginning is kept.
+MOST_KEPT_BYTES = 1 << 20
+#: Messages redelivered in one transaction: their bodies are in memory together.
+REDELIVERED = 20
 
 #: Failed, not settled, and not run again: a replay that failed stands for its original, a cancelled one for nothing.
 UNSETTLED = """
@@ -43,7 +49,8 @@ group by 1, 2, 3 order by last_at desc limit $2
 RUNS = f"""
 select r.id, r.task, r.domain, r.state, r.attempt, r.labels, r.actor, r.created_at, r.started_at, r.finished_at,
        case when octet_length(r.args::text) <= 8192 then r.args end as args, r.error
-from carillon.runs r where {OF_GROUP} order by r.created_at desc limit $3
+from carillon.runs r where {OF_GROUP} and ($3::timestamptz is null or (r.created_at, r.id) < ($3, $4::uuid))
+order by r.created_at desc, r.id desc limit $5
 """
 MESSAGE_GROUPS = """
 select fingerprint, domain, queue, min(reason) as message, count(*) as count, min(received_at) as first_at,
@@ -51,12 +58,25 @@ select fingerprint, domain, queue, min(reason) as message, count(*) as count, mi
 from carillon.dead_letters where $1::text is null or domain = $1
 group by fingerprint, domain, queue order by last_at desc limit $2
 """
-_MESSAGE = "select id, domain, queue, reason, fingerprint, body, headers, received_at from carillon.dead_letters"
+_MESSAGE = "select id, domain, queue, reason, fingerprint, body, size, headers, received_at from carillon.dead_letters"
 MESSAGE = f"{_MESSAGE} where id = $1"
 MESSAGES = f"""
-{_MESSAGE} where fingerprint = $1 order by received_at desc limit $2
+{_MESSAGE} where fingerprint = $1 and ($2::timestamptz is null or (received_at, id) < ($2, $3::uuid))
+order by received_at desc, id desc limit $4
 """
-TAKE_MESSAGE = "delete from carillon.dead_letters where id = $1 returning queue, body, headers"
+STANDING = """
+select count(*) filter (where size is null) as whole, count(*) filter (where size is not null) as cut,
+       max(received_at) as newest
+from carillon.dead_letters where fingerprint = $1 and ($2::timestamptz is null or received_at <= $2)
+having count(*) > 0
+"""
+TAKE_MESSAGE = "delete from carillon.dead_letters where id = $1 returning queue, body, size, headers"
+TAKE_OLDEST = """
+delete from carillon.dead_letters where id = any(array(
+    select id from carillon.dead_letters where fingerprint = $1 and received_at <= $2 and size is null
+    order by received_at, id limit $3 for update skip locked
+)) returning id, queue, body, headers, received_at
+"""
 TAKE_GROUP = "delete from carillon.dead_letters where fingerprint = $1 returning id"
 
 
@@ -91,6 +111,15 @@ class MessageGroup:
     sample: Sequence[UUID]
 
 
+class Standing(NamedTuple):
+    """What there is of a group of messages: how many can be redelivered as they are, and how many were cut."""
+
+    whole: int
+    cut: int
+    #: When the newest of them came.
+    newest: datetime
+
+
 class DeadLetters:
     """Lists them, and hands messages to their queue again or throws them away."""
 
@@ -107,16 +136,26 @@ class DeadLetters:
         rows = await self._ledger.pool.fetch(MESSAGE_GROUPS, domain, min(limit, MOST_ROWS))
         return [MessageGroup(**row) for row in map(dict, rows)]
 
-    async def runs_of(self, fingerprint: str, task: str | None = None, limit: int = 50) -> list[asyncpg.Record]:
+    async def runs_of(
+        self, fingerprint: str, task: str | None = None, limit: int = 50, after: Cursor | None = None
+    ) -> list[asyncpg.Record]:
         """The failed runs of one group, the newest first; arguments beyond 8 KB are left out."""
-        return await self._ledger.pool.fetch(RUNS, fingerprint, task, min(limit, MOST_ROWS))
+        return await self._ledger.pool.fetch(RUNS, fingerprint, task, *(after or (None, None)), min(limit, MOST_ROWS))
 
-    async def of_group(self, fingerprint: str, limit: int = 50) -> list[asyncpg.Record]:
-        """The messages of one group, the newest first, with body (bytes) and headers."""
-        return await self._ledger.pool.fetch(MESSAGES, fingerprint, min(limit, MOST_ROWS))
+    async def of_group(self, fingerprint: str, limit: int = 50, after: Cursor | None = None) -> list[asyncpg.Record]:
+        """The messages of one group, the newest first, with body (bytes), headers, and the size of a body that was cut.
+
+        Of `after` the first part is when a message came.
+        """
+        return await self._ledger.pool.fetch(MESSAGES, fingerprint, *(after or (None, None)), min(limit, MOST_ROWS))
+
+    async def standing(self, fingerprint: str, until: datetime | None = None) -> Standing | None:
+        """What there is of a group of messages that came until then; None when there is nothing."""
+        row = await self._ledger.pool.fetchrow(STANDING, fingerprint, until)
+        return None if row is None else Standing(*row)
 
     async def message(self, letter: UUID) -> asyncpg.Record | None:
-        """One message, with body (bytes) and headers."""
+        """One message, with body (bytes), headers, and the size of a body that was cut."""
         return await self._ledger.pool.fetchrow(MESSAGE, letter)
 
     async def redeliver(
@@ -124,17 +163,44 @@ class DeadLetters:
     ) -> bool:
         """Hand a message to its queue again, perhaps mended; False when it is not there (any more).
 
-        Raises `PlatformUnavailableError` when the transport does not take it; then it is still there.
+        Raises `PlatformUnavailableError` when the transport does not take it, and `InvalidArgumentsError` when it was
+        cut and is not mended; then it is still there.
         """
         async with self._ledger.transaction() as connection:
             taken = await connection.fetchrow(TAKE_MESSAGE, letter)
             if taken is None:
                 return False
+            if body is None and taken["size"] is not None:
+                raise InvalidArgumentsError(cut_message(taken["size"]))
             entry = actor.did("message.redelivered", str(letter), reason, queue=taken["queue"], mended=body is not None)
             await record(connection, entry)
             # Before the commit: what both the transport and the ledger then have is delivered twice, and dropped once.
             await transport.redeliver(taken["queue"], taken["body"] if body is None else body, taken["headers"])
         return True
+
+    async def redeliver_oldest(
+        self,
+        fingerprint: str,
+        transport: Transport,
+        actor: Actor,
+        reason: str | None = None,
+        *,
+        until: datetime,
+        most: int = REDELIVERED,
+    ) -> int:
+        """Hand the oldest messages of a group to their queue again, those that came until then and were not cut.
+
+        At most 20; returns how many. What cannot be read there either comes back, later than `until`. Raises
+        `PlatformUnavailableError` when the transport does not take one; then all of them are still there, and those
+        before it are delivered twice.
+        """
+        async with self._ledger.transaction() as connection:
+            rows = await connection.fetch(TAKE_OLDEST, fingerprint, until, min(most, REDELIVERED))
+            if rows:
+                await record(connection, actor.did("message.redelivered", fingerprint, reason, messages=len(rows)))
+            for row in sorted(rows, key=lambda row: (row["received_at"], row["id"])):
+                await transport.redeliver(row["queue"], row["body"], row["headers"])
+        return len(rows)
 
     async def discard(self, fingerprint: str, actor: Actor, reason: str | None = None) -> int:
         """Throw the messages of one group away; returns how many those were."""
@@ -143,3 +209,11 @@ class DeadLetters:
             if gone:
                 await record(connection, actor.did("message.discarded", fingerprint, reason, messages=len(gone)))
         return len(gone)
+
+
+def cut_message(size: int) -> str:
+    """The sentence about a message that cannot be redelivered as it is kept."""
+    return (
+        f"of this message only the first {MOST_KEPT_BYTES:,} of {size:,} bytes are kept; "
+        "give a whole body, or discard it and let its sender send it again"
+    )

@@ -20,7 +20,7 @@ from carillon.ledger import days
 from carillon.ledger.admission import Admission
 from carillon.ledger.arrays import end_arrays, event_arrays, retry_arrays, run_arrays
 from carillon.ledger.conditions import Conditions
-from carillon.ledger.dead_letters import DeadLetters
+from carillon.ledger.dead_letters import MOST_KEPT_BYTES, DeadLetters
 from carillon.ledger.followups import CallBack, Followups
 from carillon.ledger.group_commit import LINGER_SECONDS, SERVER_AWAY, GroupCommit
 from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun, Submitted, cause_of
@@ -308,7 +308,7 @@ class Ledger:
             await connection.close(timeout=5)
 
     async def forget(self, age: timedelta) -> int:
-        """Drop the days that ended this long ago, and up to 5,000 events and causes that are as old.
+        """Drop the days that ended this long ago, and up to 5,000 events, causes and unreadable messages as old.
 
         Returns how many days and rows those were.
         """
@@ -317,7 +317,8 @@ class Ledger:
         await self.pool.execute(FORGET)
         events = await self.pool.fetch(sweep.FORGET_EVENTS, age)
         causes = await self.pool.fetch(sweep.FORGET_CAUSES, age)
-        return len(dropped) + len(events) + len(causes)
+        messages = await self.pool.fetch(sweep.FORGET_MESSAGES, age)
+        return len(dropped) + len(events) + len(causes) + len(messages)
 
     async def unheard(self, domain: str, age: timedelta, oldest: timedelta) -> list[dict[str, Any]]:
         """At most 500 events of between these ages without the run of a task of this domain that hears them."""
@@ -341,11 +342,12 @@ class Ledger:
         await self.pool.execute(sweep.RETIRE, worker)
 
     async def bury_message(self, letter: UUID, domain: str, queue: str, reason: str, body: bytes, headers: str) -> None:
-        """Keep a message that nobody could read."""
+        """Keep a message that nobody could read; of one beyond 1 MiB the beginning, and how long it was."""
         # Numbers and quoted values differ from one message to the next of the same kind.
         kind = re.sub(r"\d+|'[^']*'|\"[^\"]*\"", "", f"{queue}|{reason}")
         fingerprint = sha256(kind.encode()).hexdigest()[:16]
-        await self.pool.execute(sweep.BURY_MESSAGE, letter, domain, queue, reason, body, headers, fingerprint)
+        begin, size = body[:MOST_KEPT_BYTES], len(body) if len(body) > MOST_KEPT_BYTES else None
+        await self.pool.execute(sweep.BURY_MESSAGE, letter, domain, queue, reason, begin, headers, fingerprint, size)
 
     async def _ids(self, statement: str, *arguments: object, connection: Connection | None = None) -> set[UUID]:
         rows = await (connection or self.pool).fetch(statement, *arguments)

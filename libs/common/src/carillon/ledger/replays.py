@@ -12,7 +12,7 @@ import orjson
 
 from carillon import clock
 from carillon.errors import InvalidArgumentsError
-from carillon.ids import derived_id
+from carillon.ids import new_id
 from carillon.ledger.audit import Actor, record
 from carillon.ledger.records import After, NewRun, Submitted, cause_of
 
@@ -65,10 +65,11 @@ def checked(run: UUID, original: Row | None) -> Row:
     return original
 
 
-def repetition(original: Row, number: int, actor: Actor, args: Mapping[str, Any] | None) -> NewRun:
-    """The run that repeats this one, after so many that did before."""
+def repetition(original: Row, actor: Actor, args: Mapping[str, Any] | None) -> NewRun:
+    """The run that repeats this one."""
     return NewRun(
-        id=derived_id("replay", str(original["id"]), str(number)),
+        # No derived id: it would be remembered when the replay is deleted, and the next one could not be made.
+        id=new_id(),
         domain=original["domain"],
         task=original["task"],
         args=orjson.dumps(original["args"] if args is None else args).decode(),
@@ -130,11 +131,10 @@ class Replays:
         run_at: datetime | None = None,
     ) -> Submitted:
         await connection.execute(LOCK, str(original["id"]))
-        earlier = await connection.fetch(REPLAYS, original["id"])
-        for replay in earlier:
+        for replay in await connection.fetch(REPLAYS, original["id"]):
             if replay["state"] not in REPLAYABLE:
                 return Submitted(replay["id"], created=False)
-        run = replace(repetition(original, len(earlier), actor, args), after=after, run_at=run_at)
+        run = replace(repetition(original, actor, args), after=after, run_at=run_at)
         return await self._ledger.conditions.accept(run, connection)
 
     async def settle(self, runs: Sequence[UUID], actor: Actor, reason: str | None = None) -> int:

@@ -40,7 +40,9 @@ MOST_TOLD_BYTES = 4_000
 #: What an act can do something to; the rest of what was asked for is not selected.
 FITTING: Mapping[Act, str] = {
     "cancel": "r.finished_at is null",
-    "replay": "r.state in ('failed', 'cancelled', 'partial')",
+    "replay": """r.state in ('failed', 'cancelled', 'partial') and not exists (
+        select from carillon.runs p where p.replay_of = r.id and p.state not in ('failed', 'cancelled', 'partial')
+    )""",
     "settle": "r.state = 'failed' and r.settled_at is null",
     "delete": "r.finished_at is not null",
 }
@@ -179,7 +181,7 @@ class Selections:
                 rate = _Rate(per_second, found["count"] - before, canary)
                 ahead = await self._replay(connection, found, chosen, actor, rate)
             else:
-                awaited = await _apply(connection, action, chosen, actor)
+                awaited = await _apply(connection, action, chosen, actor, reason)
         await self._ledger.followups.follow(awaited)
         return Progress(found["count"] - before + len(chosen), before - len(chosen), action, found["count"], ahead)
 
@@ -191,17 +193,20 @@ class Selections:
         left = list(runs)
         while rate.ahead and canary is None and left:
             ahead = await self._ledger.replays.replay_all(connection, [left.pop(0)], actor)
-            canary = ahead[0].id if ahead else None
+            # A replay that was there already shows nothing about what is mended now.
+            canary = ahead[0].id if ahead and ahead[0].created else None
             await connection.execute(SET_CANARY, selection["id"], canary)
         pace = Pace(canary, rate.per_second, rate.earlier)
         await self._ledger.replays.replay_all(connection, left, actor, pace)
         return canary
 
 
-async def _apply(connection: Connection, action: Act, runs: Sequence[UUID], actor: Actor) -> Sequence[UUID]:
+async def _apply(
+    connection: Connection, action: Act, runs: Sequence[UUID], actor: Actor, reason: str | None
+) -> Sequence[UUID]:
     """Cancel, settle or delete these runs; returns those that ended and are awaited."""
     if action == "cancel":
-        return (await cancel_all(connection, runs, cancellation(actor, None)))[1]
+        return (await cancel_all(connection, runs, cancellation(actor, reason)))[1]
     await connection.fetch(DELETE if action == "delete" else SETTLE, list(runs))
     return []
 

@@ -336,8 +336,12 @@ dead_letters = Table(
     # The same for messages that are unreadable for the same reason.
     Column("fingerprint", Text, nullable=False, server_default=""),
     Column("body", LargeBinary, nullable=False),
+    # How many bytes came, where only the first of them are kept; null where the body is whole.
+    Column("size", BigInteger),
     Column("headers", JSONB, nullable=False),
     _when("received_at", nullable=False),
+    Index("ix_dead_letters_received", "received_at"),
+    Index("ix_dead_letters_group", "fingerprint", "received_at", "id"),
 )
 
 audit = Table(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
 
-from carillon.errors import PlatformUnavailableError
+from carillon.errors import InvalidArgumentsError, PlatformUnavailableError
 from carillon.ledger.audit import Actor
-from carillon.ledger.dead_letters import OF_GROUP
+from carillon.ledger.dead_letters import OF_GROUP, REDELIVERED
+from carillon.ledger.history import Cursor
 from carillon.ledger.selections import Act, Progress
 from carillon.platform import Platform
 from gateway.api.requests import REASON, WHY, Asked, Bodies, operator_of, query
@@ -27,11 +29,14 @@ from gateway.api.steer_views import (
     Discarded,
     MessageGroupView,
     Redelivered,
+    RedeliveredGroup,
     RunGroupView,
 )
 from gateway.api.views import Row
-from gateway.errors import CONFLICT, NOT_FOUND, UNAVAILABLE, ProblemError
-from gateway.filters import WORD
+from gateway.cursors import Cursors
+from gateway.errors import CONFLICT, NOT_FOUND, UNAVAILABLE, Fault, ProblemError, invalid
+from gateway.filters import PAGED, WORD
+from gateway.shapes import moment
 
 #: Of a message's body, in the list of a group.
 MOST_SHOWN_BYTES = 4096
@@ -55,13 +60,32 @@ MEMBERS: dict[str, Any] = {
     "type": "object",
     "properties": {
         "task": _TASK,
-        "limit": {**_LIMIT, "description": "How many members are listed at most, newest first.", "default": 20},
+        "limit": {**_LIMIT, "description": "How many members a page has at most, newest first.", "default": 20},
+        "cursor": PAGED["cursor"],
     },
     "additionalProperties": False,
 }
 #: The bodies of what is done to a group; they may be empty.
 REPLAY_GROUP: dict[str, Any] = {**ACT, "properties": {"task": _TASK, **ACT["properties"]}}
 DISCARD: dict[str, Any] = {**REASON, "properties": {"task": _TASK, "reason": WHY}}
+REDELIVER_GROUP: dict[str, Any] = {
+    **REASON,
+    "properties": {
+        "limit": {
+            "description": "How many are redelivered at most, such as 1 to see first whether it can be read now.",
+            "type": "integer",
+            "minimum": 1,
+            "maximum": 1_000_000,
+        },
+        "until": {
+            "description": "Only what came until then: `until` of the answer before, so that what comes back is not "
+            "sent again.",
+            "type": "string",
+            "format": "date-time",
+        },
+        "reason": WHY,
+    },
+}
 #: The body of `POST /api/v1/dead-letters/messages/{id}/redeliver`, which may be empty.
 REDELIVER: dict[str, Any] = {
     **REASON,
@@ -84,24 +108,34 @@ async def list_dead_letters(request: Asked, platform: Platform) -> DeadLetterGro
 
 
 @get("/api/v1/dead-letters/{fingerprint:str}", tags=["Dead letters"])
-async def list_group(request: Asked, fingerprint: str, platform: Platform) -> DeadLetterGroup:
-    """The members of a group: failed runs with arguments and error, or messages with body and headers."""
+async def list_group(request: Asked, fingerprint: str, platform: Platform, cursors: Cursors) -> DeadLetterGroup:
+    """The members of a group, page by page: failed runs with arguments and error, or messages with body and headers."""
     asked = query(request, MEMBERS)
-    limit, name = asked.get("limit", 20), _fingerprint(fingerprint)
-    runs = await platform.ledger.dead_letters.runs_of(name, asked.get("task"), limit)
-    messages = await platform.ledger.dead_letters.of_group(name, limit)
-    if not runs and not messages:
+    limit, name, task = asked.get("limit", 20), _fingerprint(fingerprint), asked.get("task")
+    group = {"group": name, "task": task}
+    after = cursors.read(asked["cursor"], group) if "cursor" in asked else None
+    letters = platform.ledger.dead_letters
+    runs = [dict(row) for row in await letters.runs_of(name, task, limit + 1, after)]
+    messages = [dict(row) for row in await letters.of_group(name, limit + 1, after)]
+    if not runs and not messages and after is None:
         raise _no_group()
+    last = _last(runs, limit, "created_at") or _last(messages, limit, "received_at")
     return DeadLetterGroup(
         fingerprint=name,
-        runs=[DeadRun.of(dict(row)) for row in runs],
-        messages=[_message(dict(row), MOST_SHOWN_BYTES) for row in messages],
+        runs=[DeadRun.of(row) for row in runs[:limit]],
+        messages=[_message(row, MOST_SHOWN_BYTES) for row in messages[:limit]],
+        next_cursor=None if last is None else cursors.write(last, group),
     )
+
+
+def _last(rows: Sequence[Row], limit: int, moment_of: str) -> Cursor | None:
+    """The last row of a page, where there are more rows."""
+    return Cursor(rows[limit - 1][moment_of], rows[limit - 1]["id"]) if len(rows) > limit else None
 
 
 @get("/api/v1/dead-letters/messages/{id:str}", tags=["Dead letters"])
 async def show_message(id: str, platform: Platform) -> DeadMessage:  # noqa: A002 - its name in the address
-    """One message that could not be read, whole."""
+    """One message that could not be read: all that is kept of it, which is the first MiB where it was cut."""
     row = await platform.ledger.dead_letters.message(_message_id(id))
     if row is None:
         raise _no_message()
@@ -117,8 +151,46 @@ async def replay_group(request: Asked, fingerprint: str, platform: Platform, bod
     wishes = await bodies.wishes(request, REPLAY_GROUP)
     selection, progress = await _on_group(platform, "replay", fingerprint, operator_of(request), wishes)
     if selection is None:
-        raise _no_group()
+        raise await _no_runs(platform, fingerprint)
     return Response(act_view(selection, progress), headers={"Location": f"/api/v1/selections/{selection}/act"})
+
+
+async def _no_runs(platform: Platform, fingerprint: str) -> ProblemError:
+    if await platform.ledger.dead_letters.standing(fingerprint) is None:
+        return _no_group()
+    path = f"POST /api/v1/dead-letters/{fingerprint}/redeliver"
+    message = (
+        f"this group is of messages, not of runs; hand them to their queue again with {path} "
+        f"or `carillon dead-letters redeliver {fingerprint}`"
+    )
+    return ProblemError(CONFLICT, message)
+
+
+@post("/api/v1/dead-letters/{fingerprint:str}/redeliver", status_code=200, tags=["Dead letters"])
+async def redeliver_group(request: Asked, fingerprint: str, platform: Platform, bodies: Bodies) -> RedeliveredGroup:
+    """Hand the messages of a group to their queue again, oldest first, for as long as a request may take.
+
+    What cannot be read there either comes back. While something is `remaining`, send it again with the `until` of the
+    answer; what came back since then is left alone. Messages that were cut stay: they need a body each.
+    """
+    wishes, actor, name = await bodies.wishes(request, REDELIVER_GROUP), operator_of(request), _fingerprint(fingerprint)
+    letters, transport = platform.ledger.dead_letters, platform.transport
+    standing = await letters.standing(name)
+    if standing is None:
+        raise _no_group()
+    until = moment(wishes["until"]) if "until" in wishes else standing.newest
+    left, sent, deadline = wishes.get("limit", standing.whole), 0, time.monotonic() + ACT_SECONDS
+    while left > sent and time.monotonic() < deadline:
+        most = min(left - sent, REDELIVERED)
+        try:
+            taken = await letters.redeliver_oldest(name, transport, actor, wishes.get("reason"), until=until, most=most)
+        except PlatformUnavailableError as error:
+            raise _not_taken(platform, error) from None
+        if not taken:
+            break
+        sent += taken
+    now = await letters.standing(name, until)
+    return RedeliveredGroup(count=sent, remaining=now.whole if now else 0, cut=now.cut if now else 0, until=until)
 
 
 @post("/api/v1/dead-letters/{fingerprint:str}/discard", status_code=200, tags=["Dead letters"])
@@ -148,10 +220,16 @@ async def redeliver_message(request: Asked, id: str, platform: Platform, bodies:
             letter, platform.transport, operator_of(request), wishes.get("reason"), body=mended
         )
     except PlatformUnavailableError as error:
-        raise ProblemError(CONFLICT if platform.transport.is_ledger else UNAVAILABLE, str(error)) from None
+        raise _not_taken(platform, error) from None
+    except InvalidArgumentsError as error:
+        raise ProblemError(CONFLICT, str(error)) from None
     if not taken:
         raise _no_message()
     return Redelivered(id=letter, queue=found["queue"])
+
+
+def _not_taken(platform: Platform, error: PlatformUnavailableError) -> ProblemError:
+    return ProblemError(CONFLICT if platform.transport.is_ledger else UNAVAILABLE, str(error))
 
 
 async def _on_group(
@@ -162,7 +240,11 @@ async def _on_group(
     if not await platform.ledger.dead_letters.runs_of(name, task, limit=1):
         return None, Progress(0, 0, action, 0)
     filters = {"fingerprint": name} | ({} if task is None else {"task": task})
-    selection = await platform.ledger.selections.make(action, OF_GROUP, [name, task], filters, actor)
+    try:
+        selection = await platform.ledger.selections.make(action, OF_GROUP, [name, task], filters, actor)
+    except InvalidArgumentsError as error:
+        message = f"is too large a group: {error}, in POST /api/v1/selections with this fingerprint as a filter"
+        raise invalid(Fault("fingerprint", message)) from None
     until = time.monotonic() + ACT_SECONDS
     progress = await act(platform, selection.id, actor, wishes)
     while progress.remaining and time.monotonic() < until:
@@ -173,16 +255,18 @@ async def _on_group(
 def _message(row: Row, most: int | None = None) -> DeadMessage:
     whole: bytes = row["body"]
     body, text = whole[:most], None
-    if _is_text(whole):
+    if _is_text(whole, cut=row["size"] is not None):
         # What was cut may end within a character; that one is left out.
         text = body.decode(errors="ignore")
     encoded = None if text is not None else base64.b64encode(body).decode()
-    return DeadMessage.of(row, size=len(whole), text=text, base64=encoded)
+    cut = row["size"] is not None
+    return DeadMessage.of(row, size=row["size"] if cut else len(whole), cut=cut, text=text, base64=encoded)
 
 
-def _is_text(body: bytes) -> bool:
+def _is_text(body: bytes, *, cut: bool) -> bool:
+    """Whether it is UTF-8; of a body that was cut, but for a character that may have been cut with it."""
     try:
-        body.decode()
+        codecs.getincrementaldecoder("utf-8")().decode(body, final=not cut)
     except UnicodeDecodeError:
         return False
     return True

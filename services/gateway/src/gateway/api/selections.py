@@ -60,7 +60,8 @@ async def select_runs(request: Asked, platform: Platform, bodies: Bodies) -> Sel
     """Choose runs and see how many, and some of them. Nothing is done to them yet.
 
     What could not be acted upon is left out: only what has not ended is cancelled, only what ended is deleted, and only
-    what failed, was cancelled or is partial is replayed. The token is good for 15 minutes, with the key that made it.
+    what failed, was cancelled or is partial is replayed, unless it was and that run lives or went well. The token is
+    good for 15 minutes, with the key that made it.
     """
     body = checked(await bodies.json(request), SELECT)
     made_at = datetime.now(UTC)

@@ -118,7 +118,8 @@ class DeadRun(View, frozen=True, kw_only=True):
 class DeadMessage(View, frozen=True, kw_only=True):
     """A message that could not be read: its body as text, or in base64 where it is no UTF-8.
 
-    In the list of a group a body is cut after 4,096 bytes; `size` is the whole of it.
+    `size` is how many bytes came. In the list of a group a body is shown up to 4,096 bytes. Of what came longer than
+    1 MiB only that much is kept: it is `cut`, and redelivered with a body of its own only.
     """
 
     id: UUID
@@ -129,16 +130,18 @@ class DeadMessage(View, frozen=True, kw_only=True):
     received_at: datetime
     headers: dict[str, Any]
     size: int
+    cut: bool
     text: str | None
     base64: str | None
 
 
 class DeadLetterGroup(View, frozen=True, kw_only=True):
-    """The members of a group, newest first: runs or messages."""
+    """A page of the members of a group, newest first: runs or messages. `next_cursor` is null on the last page."""
 
     fingerprint: str
     runs: list[DeadRun]
     messages: list[DeadMessage]
+    next_cursor: str | None
 
 
 class Redelivered(View, frozen=True, kw_only=True):
@@ -146,6 +149,18 @@ class Redelivered(View, frozen=True, kw_only=True):
 
     id: UUID
     queue: str
+
+
+class RedeliveredGroup(View, frozen=True, kw_only=True):
+    """How many messages of a group were handed to their queue again.
+
+    Of those that came until `until`, `remaining` can still be redelivered as they are; `cut` cannot.
+    """
+
+    count: int
+    remaining: int
+    cut: int
+    until: datetime
 
 
 class SampleRun(View, frozen=True, kw_only=True):

@@ -182,6 +182,15 @@ with old as (
 delete from carillon.causes c using old where c.id = old.id returning c.id
 """
 
+#: Forgets unreadable messages that came this long ago.
+FORGET_MESSAGES = """
+with old as (
+    select id from carillon.dead_letters where received_at < now() - $1::interval
+    order by received_at limit 5000 for update skip locked
+)
+delete from carillon.dead_letters l using old where l.id = old.id returning l.id
+"""
+
 HEARTBEAT = """
 update carillon.workers set heartbeat_at = now(), running = $2 where id = $1 and stopped_at is null
 returning id
@@ -194,7 +203,7 @@ insert into carillon.workers (id, domain, host, pid, version, concurrency) value
 RETIRE = "update carillon.workers set stopped_at = now(), running = 0 where id = $1"
 
 BURY_MESSAGE = """
-insert into carillon.dead_letters (id, domain, queue, reason, body, headers, fingerprint)
-values ($1, $2, $3, $4, $5, $6::jsonb, $7)
+insert into carillon.dead_letters (id, domain, queue, reason, body, headers, fingerprint, size)
+values ($1, $2, $3, $4, $5, $6::jsonb, $7, $8)
 on conflict do nothing
 """

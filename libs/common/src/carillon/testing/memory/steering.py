@@ -113,11 +113,10 @@ class MemoryReplays(Replays):
     ) -> Submitted:
         """Run a failed, cancelled or partial run again; asking twice makes one."""
         original = checked(run, self._store.ended.get(run))
-        earlier = [row for row in self._store.runs() if row["replay_of"] == run]
-        for row in earlier:
-            if row["state"] not in REPLAYABLE:
+        for row in self._store.runs():
+            if row["replay_of"] == run and row["state"] not in REPLAYABLE:
                 return Submitted(row["id"], created=False)
-        submitted = await self._memory.conditions.accept(repetition(original, len(earlier), actor, args))
+        submitted = await self._memory.conditions.accept(repetition(original, actor, args))
         details = {"as_run": str(submitted.id), "edited": args is not None}
         self._store.record(actor.did("run.replayed", str(run), reason, **details))
         return submitted

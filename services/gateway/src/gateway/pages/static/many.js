@@ -7,7 +7,7 @@ import { count, element, ENDED, moment, now, runLink, state, STATES } from "./sh
 
 export const ACTS = {
   cancel: { verb: "Cancel", past: "cancelled", fits: "has not ended", danger: true, warns: "What they submitted is cancelled with them. What executes is asked to stop." },
-  replay: { verb: "Run again", past: "handed over to run again", fits: "failed, was cancelled or is partial", warns: "Each becomes a run of its own that names the one it repeats." },
+  replay: { verb: "Run again", past: "handed over to run again", fits: "failed, was cancelled or is partial, and was not run again since", warns: "Each becomes a run of its own that names the one it repeats." },
   settle: { verb: "Settle", past: "settled", fits: "failed and was not settled", warns: "Nothing more has to be done about them: they leave the dead letters, and stay in the history." },
   delete: { verb: "Delete", past: "deleted", fits: "has ended", danger: true, warns: "They are gone for good, with their results and attempts; the audit trail says that they were deleted." },
 };
