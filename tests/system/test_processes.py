@@ -22,8 +22,8 @@ from carillon.ids import new_id
 from carillon.ledger.history import Search
 from carillon.ledger.records import NewRun
 from carillon.platform import Platform
+from carillon.settings import PlatformSettings
 from carillon.testing import eventually
-from carillon.worker.worker import DRAIN_SECONDS
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 #: What follows the broker in the README's command.
@@ -179,7 +179,8 @@ async def test_the_taskiq_command_runs_the_domain_and_stops_without_losing_a_run
 
 
 def test_taskiq_is_told_to_wait_longer_than_a_worker_drains():
-    assert float(TASKIQ_OPTIONS[TASKIQ_OPTIONS.index("--shutdown-timeout") + 1]) > DRAIN_SECONDS
+    patience = float(TASKIQ_OPTIONS[TASKIQ_OPTIONS.index("--shutdown-timeout") + 1])
+    assert patience > PlatformSettings().carillon_drain_seconds
 
 
 async def test_the_taskiq_command_hands_back_what_outlasts_its_patience_and_another_worker_ends_it(

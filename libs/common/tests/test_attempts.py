@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from behind import execute
 
 from carillon import NEVER, Retry, Run, Service, Tasks
 from carillon.errors import TransientError
@@ -109,3 +110,19 @@ async def test_a_dependency_that_is_down_is_asked_no_more_often_than_the_budget_
 
     assert took > 2
     assert {end["state"] for end in ends} == {"completed"}
+
+
+@pytest.mark.real("attempts that nobody made")
+async def test_of_a_run_that_was_tried_very_often_the_newest_attempts_are_told(platform):
+    run = NewRun(id=new_id(), domain="mill", task="mill.ask", args="{}")
+    await platform.submit(run)
+    await execute(
+        platform,
+        """insert into carillon.attempts (run_id, attempt, finished_at, outcome)
+           select $1, number, now(), 'snoozed' from generate_series(1, 600) as number""",
+        run.id,
+    )
+
+    tried = await platform.history.attempts(run.id)
+
+    assert [each["attempt"] for each in tried] == list(range(101, 601))

@@ -286,7 +286,7 @@ async def test_a_log_line_of_a_process_says_to_which_run_and_trace_it_belongs(pl
 
 @pytest.mark.real("workers")
 async def test_a_drain_stops_what_is_in_a_process_and_hands_its_run_back(platform, service, note, monkeypatch):
-    monkeypatch.setattr("carillon.worker.worker.DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr(platform.settings, "carillon_drain_seconds", 0.1)
 
     async with running(service, platform):
         run = await submitted(platform, "wait_for_a_person", quoted(note))

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from behind import complete_unnoticed, starts
+from behind import complete_unnoticed, execute, starts
 from shop import Shop, shop_service
 
 from carillon.errors import InvalidArgumentsError, UniqueConflictError, UnknownNeedError
@@ -185,6 +185,25 @@ async def test_what_nobody_followed_up_is_followed_up_by_the_sweeper(platform, s
     assert await platform.ledger.followups.sweep() == 0
 
 
+@pytest.mark.real("rows that PostgreSQL cannot compute with")
+async def test_an_end_that_cannot_be_followed_up_does_not_keep_others_waiting(platform, shop):
+    worker = new_id()
+    needs = [await submit(platform, run_at=datetime.now(UTC)) for _ in range(2)]
+    impossible, run = [await submit(platform, args='{"a": 5}', after=After(runs=[need.id])) for need in needs]
+    await execute(
+        platform,
+        """update carillon.runs_live set after = jsonb_set(after, '{delay_seconds}', '1e300') where id = $1""",
+        impossible.id,
+    )
+    for need in needs:
+        await complete_unnoticed(platform, need.id, worker)
+
+    async with running(shop_service(platform.settings, shop), platform):
+        row = await ended(platform, run.id)
+
+    assert (row["state"], await state_of(platform, impossible.id)) == ("completed", "pending")
+
+
 def add(a: int, **options: Any) -> NewRun:
     return NewRun(id=new_id(), domain="shop", task="shop.add", args=f'{{"a": {a}}}', run_at=in_an_hour(), **options)
 
@@ -214,6 +233,17 @@ async def test_in_a_batch_the_last_of_those_that_replace_each_other_stays(platfo
     await platform.submit_many(replacing)
 
     assert [await state_of(platform, run.id) for run in replacing] == ["cancelled", "cancelled", "queued"]
+
+
+async def test_a_run_whose_place_was_taken_keeps_nobody_out_however_young_it_is(platform):
+    keys = [str(number) for number in range(20)] * 3
+    of_a_day = [Unique(key=key, on_conflict="replace", window=timedelta(days=1)) for key in keys]
+
+    submitted = await platform.submit_many([add(number, unique=unique) for number, unique in enumerate(of_a_day)])
+
+    assert all(each.created for each in submitted)
+    states = [await state_of(platform, each.id) for each in submitted]
+    assert states == ["cancelled"] * 40 + ["queued"] * 20
 
 
 async def test_a_batch_with_a_run_that_is_to_be_refused_accepts_none_and_says_where(platform):

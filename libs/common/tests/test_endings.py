@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from shop import OrderPacked, OrderPlaced
 
 from carillon import Retry, Run, Service, Tasks, middleware
-from carillon.errors import PermanentError, TransientError
+from carillon.errors import PermanentError, Snooze, TransientError
 from carillon.ids import new_id
 from carillon.ledger.records import Claimed, Delivery, NewRun
 from carillon.platform import Platform
@@ -31,6 +31,17 @@ def odd_service(settings) -> Service:
     async def raise_an_error(message: str, *, run: Run) -> None:
         """Raise. Safe to run twice: it only raises."""
         raise PermanentError(message.replace("half", "\udce9").replace("nul", "\x00"))
+
+    class Nap(Snooze):
+        """It forgets to say for how long."""
+
+        def __init__(self) -> None:
+            Exception.__init__(self, "so tired")
+
+    @tasks.task()
+    async def take_a_nap() -> None:
+        """Raise what cannot be understood. Safe to run twice: it only raises."""
+        raise Nap
 
     @tasks.task()
     async def say_an_event(order: str, *, run: Run) -> str:
@@ -70,6 +81,13 @@ async def ended(platform: Platform, task: str, args: str = "{}") -> dict:
         return row if row["finished_at"] else None
 
     return await eventually(look, within=8)
+
+
+async def test_an_error_that_cannot_be_understood_ends_its_run(platform):
+    async with running(odd_service(platform.settings), platform):
+        row = await ended(platform, "take_a_nap")
+
+    assert (row["state"], row["error"]["message"]) == ("failed", "so tired")
 
 
 async def test_every_attempt_ends_whatever_its_code_raises_says_or_returns(platform, monkeypatch):

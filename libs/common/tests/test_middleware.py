@@ -118,6 +118,16 @@ def test_the_other_side_may_name_the_delay_but_not_without_bound():
     assert exhausted.state is State.FAILED
 
 
+def test_a_snooze_takes_seconds_too():
+    assert Snooze(30).delay == timedelta(seconds=30)
+
+
+@pytest.mark.parametrize("delay", ["soon", None, float("nan"), 10**400, -1, timedelta(seconds=-1)])
+def test_a_snooze_that_makes_no_sense_is_a_mistake_of_the_code(delay):
+    with pytest.raises(InvalidArgumentsError, match="nooze"):
+        raise Snooze(delay)
+
+
 class BusyError(Exception):
     """Of a client library that knows nothing of Carillon."""
 
@@ -145,7 +155,16 @@ def test_any_error_may_name_the_delay(named, delay):
 
 
 @pytest.mark.parametrize(
-    "error", [BusyError("soon"), BusyError(-1), BusyError(float("nan")), BusyError(None), MoodyError()]
+    "error",
+    [
+        BusyError("soon"),
+        BusyError(-1),
+        BusyError(-1e300),
+        BusyError(10**400),
+        BusyError(float("nan")),
+        BusyError(None),
+        MoodyError(),
+    ],
 )
 def test_a_delay_that_makes_no_sense_is_the_policy_s(error):
     verdict = verdict_of(execution(), error)

@@ -52,7 +52,10 @@ def test_no_password_is_in_what_a_person_or_a_log_sees_of_the_settings(secrets):
         ("TASK_RESULT_BACKEND", "hunter2", "task_result_backend"),
         ("TASK_REDIS_RESULT_TTL_SECONDS", "0", "task_redis_result_ttl_seconds"),
         ("TASK_TRACKING_RETENTION_HOURS", "-1", "task_tracking_retention_hours"),
+        ("TASK_TRACKING_RETENTION_HOURS", "9000000", "task_tracking_retention_hours"),
         ("CARILLON_LOG_LEVEL", "hunter2", "carillon_log_level"),
+        ("CARILLON_DRAIN_SECONDS", "nan", "carillon_drain_seconds"),
+        ("CARILLON_DRAIN_SECONDS", "-1", "carillon_drain_seconds"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_variable_and_not_repeated(secrets, monkeypatch, name, value, says):

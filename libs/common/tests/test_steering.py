@@ -10,10 +10,11 @@ from uuid import UUID
 import pytest
 from shop import Shop, shop_service
 
+from carillon import Run, Service, Tasks
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import new_id
 from carillon.ledger.audit import Actor, AuditSearch
-from carillon.ledger.records import NewRun
+from carillon.ledger.records import After, NewRun
 from carillon.ledger.selections import REPLAY_CHUNK
 from carillon.platform import Platform
 from carillon.testing import eventually, running
@@ -92,6 +93,30 @@ async def test_cancelling_a_run_cancels_what_it_submitted_too(platform):
 
     states = [await state_of(platform, run) for run in (parent, child, grandchild, stranger)]
     assert (done.ended, states) == (3, ["cancelled", "cancelled", "cancelled", "queued"])
+
+
+async def test_what_a_run_submits_while_it_is_asked_to_end_is_cancelled_when_it_has(platform):
+    tasks, entered, made = Tasks("shop"), asyncio.Event(), []
+
+    @tasks.task()
+    async def tidy_up(*, run: Run) -> None:
+        """Submit more once it is cancelled. Safe to run twice: nothing of it starts."""
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            made.append(await submitted(platform, run_at=in_an_hour(), parent_id=run.id))
+            made.append(await submitted(platform, run_at=in_an_hour(), parent_id=made[0]))
+
+    async with running(Service(name="shop", settings=platform.settings, tasks=tasks), platform):
+        parent = await submitted(platform, "tidy_up", "{}")
+        await asyncio.wait_for(entered.wait(), 10)
+        await platform.ledger.steering.cancel(parent, ADA, "enough")
+        await ended(platform, parent)
+        row = await ended(platform, made[1])
+
+    assert row["error"] == {"type": "Cancelled", "message": "cancelled by ada: enough", "by": "ada"}
+    assert [await state_of(platform, run) for run in (parent, *made)] == ["cancelled"] * 3
 
 
 async def test_cancelling_what_has_ended_changes_nothing_and_is_not_recorded(platform):
@@ -173,6 +198,25 @@ async def test_one_run_is_paused_and_goes_on_when_it_is_resumed(platform, shop):
 
     assert (paused, still, resumed, row["state"]) == ("paused", "paused", "queued", "completed")
     assert await audited(platform, str(run)) == [("run.paused", "ada"), ("run.resumed", "ada")]
+
+
+async def test_a_resumed_run_does_not_wait_anew_for_what_had_let_it_go(platform, shop):
+    steering = platform.ledger.steering
+    need = await submitted(platform)
+    run = await submitted(platform, after=After(runs=[need], delay=timedelta(hours=1)))
+
+    async with running(shop_service(platform.settings, shop), platform):
+        await ended(platform, need)
+        await eventually(lambda: is_in(platform, run, "queued"))
+    due = (await platform.history.run(run))["run_at"]
+    await steering.pause_run(run, ADA)
+    resumed = await steering.resume_run(run, ADA)
+
+    assert (resumed, (await platform.history.run(run))["run_at"]) == ("queued", due)
+
+
+async def is_in(platform: Platform, run: UUID, state: str) -> bool:
+    return await state_of(platform, run) == state
 
 
 async def failed_run(platform: Platform) -> UUID:

@@ -303,7 +303,7 @@ async def test_a_run_that_is_nowhere_near_cannot_be_cancelled_here(platform, sce
 
 
 async def test_a_drain_hands_back_a_run_and_does_not_cancel_it(platform, scene, receivers, monkeypatch):
-    monkeypatch.setattr("carillon.worker.worker.DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr(platform.settings, "carillon_drain_seconds", 0.1)
 
     async with running(scene_service(platform.settings, scene), platform):
         run = await submitted(platform, "wait_for_a_person")

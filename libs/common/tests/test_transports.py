@@ -246,7 +246,7 @@ async def entered(shop: Shop) -> bool:
 
 
 async def test_a_worker_that_is_stopped_hands_back_what_it_cannot_finish(platform, shop, monkeypatch):
-    monkeypatch.setattr("carillon.worker.worker.DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr(platform.settings, "carillon_drain_seconds", 0.1)
 
     async with running(shop_service(platform.settings, shop), platform):
         accepted = await platform.submit(new_run("wait_at_the_gate", '{"name": "y"}'))

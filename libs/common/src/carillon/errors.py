@@ -81,11 +81,24 @@ class DeadlineExceeded(PermanentError):  # noqa: N818 - the word that people kno
 
 
 class Snooze(CarillonError):  # noqa: N818 - an instruction to the worker, not a failure
-    """Run this again after `delay`; the attempt does not count."""
+    """Run this again after `delay`, a timedelta or seconds, of at most 30 days; the attempt does not count.
 
-    def __init__(self, delay: timedelta, reason: str = "snoozed") -> None:
+    Raises `InvalidArgumentsError` for anything else, and for less than nothing.
+    """
+
+    def __init__(self, delay: timedelta | float, reason: str = "snoozed") -> None:
         super().__init__(reason)
-        self.delay = delay
+        self.delay = delay if isinstance(delay, timedelta) else _seconds(delay)
+        if self.delay < timedelta(0):
+            raise InvalidArgumentsError(f"a run cannot be snoozed into the past, by {self.delay}")
+
+
+def _seconds(number: float) -> timedelta:
+    try:
+        return timedelta(seconds=number)
+    except (TypeError, ValueError, OverflowError):
+        message = f"Snooze takes a timedelta, or seconds, and not {str(number)[:100]!r}"
+        raise InvalidArgumentsError(message) from None
 
 
 class Cancel(CarillonError):  # noqa: N818 - an instruction to the worker, not a failure

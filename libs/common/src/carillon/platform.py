@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import Any, Self
 from uuid import UUID
 
+import asyncpg
 import obstore.store
 import orjson
 import structlog
@@ -256,7 +257,7 @@ class Platform:
         """Tell those who await these ended runs; what cannot be told now is found by a sweeper."""
         try:
             await self.ledger.followups.follow(ended)
-        except SERVER_AWAY as error:
+        except (*SERVER_AWAY, asyncpg.PostgresError) as error:
             log.warning("ended runs wait for the sweeper to be followed up", runs=len(ended), error=repr(error))
 
     async def _call_back(
@@ -284,11 +285,17 @@ class Platform:
         return partial(self.publish, [event for event in events if event.id in new])
 
     async def publish(self, events: Sequence[NewEvent]) -> None:
-        """Give recorded events to the transport; those that it does not take wait for the sweeper."""
+        """Give recorded events to the transport; those that it does not take wait for the sweeper.
+
+        Where the ledger cannot note that they were, they are published once more; two answers to one are one run.
+        """
         if self.ledger.carries_events:
             return
         failed = set(await self.transport.publish([from_ledger(event) for event in events]))
-        await asyncio.gather(*(self.ledger.mark_published(e.id) for e in events if e.id not in failed))
+        try:
+            await asyncio.gather(*(self.ledger.mark_published(e.id) for e in events if e.id not in failed))
+        except SERVER_AWAY as error:
+            log.warning("published events wait for the sweeper to be noted", events=len(events), error=repr(error))
 
     async def hear(self, domain: str, envelope: Envelope) -> None:
         """Record an event that came over the transport, and submit the runs of one domain that answer it."""

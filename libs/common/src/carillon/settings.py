@@ -34,8 +34,8 @@ class PlatformSettings(BaseSettings):
     task_result_backend: Literal["redis", "postgres"] = "postgres"
     task_redis_result_ttl_seconds: int = Field(default=3600, gt=0)
     task_redis_key_prefix: str = "taskiq:result:"
-    #: How long ended runs stay in the ledger, in hours; 168 is a week.
-    task_tracking_retention_hours: int = Field(default=168, gt=0)
+    #: How long ended runs stay in the ledger, in hours; 168 is a week, and the most is a hundred years.
+    task_tracking_retention_hours: int = Field(default=168, gt=0, le=876_600)
 
     #: Where files are kept: a folder, or an obstore URL such as `s3://bucket/prefix`.
     storage_url: str = str(Path(".carillon/storage"))
@@ -46,6 +46,9 @@ class PlatformSettings(BaseSettings):
     #: `json` for machines, `console` for people; unset decides by whether standard output is a terminal.
     carillon_log_format: Literal["json", "console"] | None = None
     carillon_log_level: Literal["debug", "info", "warning", "error"] = "info"
+    #: How long a worker that is told to stop waits for the runs it executes, in seconds; the rest is handed back.
+    #: Whoever stops it should have five more seconds of patience.
+    carillon_drain_seconds: float = Field(default=20.0, ge=0, le=3600, allow_inf_nan=False)
 
     def amqp_url(self) -> str | None:
         """The broker's URL, or None when PostgreSQL carries the runs."""

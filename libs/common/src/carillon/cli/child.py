@@ -20,8 +20,8 @@ from carillon.errors import ConfigurationError
 FIRST_REST, LONGEST_REST = 0.5, 30.0
 #: A service that lived this long begins again with the first rest.
 HEALTHY_SECONDS = 60.0
-#: A worker drains for up to 20 s; what has not ended then is killed, and its runs are rescued at the next start.
-STOP_SECONDS = 25.0
+#: After its drain a service has this many seconds left to hand back and to end; then it is killed.
+SPARE_SECONDS = 5.0
 #: The longest line that is read whole, in bytes.
 LONGEST_LINE = 1 << 20
 
@@ -29,12 +29,13 @@ LONGEST_LINE = 1 << 20
 class ServiceChild:
     """Keeps one service alive until told to stop."""
 
-    def __init__(self, name: str, port: int, env: Mapping[str, str], log: MergedLog) -> None:
+    def __init__(self, name: str, port: int, env: Mapping[str, str], log: MergedLog, *, drain: float) -> None:
         self.name = name
         self.port = port
         self._command = [sys.executable, "-m", "carillon.cli.serve", name]
         self._env = {**env, f"{name.upper()}_PORT": str(port)}
         self._log = log
+        self._patience = drain + SPARE_SECONDS
         self._process: Process | None = None
         self._stopping = False
 
@@ -64,9 +65,9 @@ class ServiceChild:
             return
         _signal(process, signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            await asyncio.wait_for(process.wait(), self._patience)
         except TimeoutError:
-            self._log.say(f"{self.name} did not stop within {STOP_SECONDS:g} s and was killed", "warning")
+            self._log.say(f"{self.name} did not stop within {self._patience:g} s and was killed", "warning")
             self.kill()
             await process.wait()
 

@@ -22,6 +22,7 @@ from carillon.embedded import process
 from carillon.embedded.errors import EmbeddedServerError
 from carillon.embedded.servers import Servers
 from carillon.errors import ConfigurationError, PlatformUnavailableError
+from carillon.settings import PlatformSettings
 
 #: The service that gets the address people know.
 GATEWAY = "gateway"
@@ -143,7 +144,7 @@ class _Up:
 
     def _child(self, name: str, env: Mapping[str, str]) -> ServiceChild:
         port = self._settings.carillon_port if name == GATEWAY else process.free_port()
-        return ServiceChild(name, port, env, self._log)
+        return ServiceChild(name, port, env, self._log, drain=PlatformSettings().carillon_drain_seconds)
 
     async def _watch(self, servers: Servers) -> None:
         """Start our servers again when they die; the services connect again by themselves."""

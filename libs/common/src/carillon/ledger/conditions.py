@@ -26,7 +26,8 @@ from (
 ) as sorted
 """
 
-#: By place, the run that keeps others with its key out, newest first.
+#: By place, the run that keeps others with its key out, newest first. One whose place was taken keeps nobody out,
+#: whatever its age: of one transaction all are as old.
 KEEPERS = """
 select n.at, k.id, k.state
 from unnest($1::int[], $2::text[], $3::text[], $4::boolean[], $5::interval[]) as n(at, task, key, until_ended, span)
@@ -34,7 +35,7 @@ cross join lateral (
     select id, state from carillon.runs r
     where r.unique_key = n.key and r.task = n.task
       and (r.state in ('pending', 'queued', 'retrying', 'paused') or r.state = 'running' and n.until_ended
-           or r.created_at > now() - n.span)
+           or r.created_at > now() - n.span and r.error->>'type' is distinct from 'Replaced')
     order by r.created_at desc, r.id desc limit 1
 ) k
 """

@@ -1,4 +1,4 @@
-"""What follows the end of a run that somebody awaits: the runs that need it, and the event that calls back.
+"""What follows the end of a run that is awaited: by runs that need it, by who is called back, by who cancelled it.
 
 Whoever ends such a run follows it up at once; what a crash leaves undone, the sweeper finds by the mark `awaited`,
 which is taken away in the transaction of what follows.
@@ -10,10 +10,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import asyncpg
+import structlog
+
+from carillon.ledger.cancelling import cancel_all
 from carillon.ledger.statements.rows import bury, taken_out, wake
 
 if TYPE_CHECKING:
     from carillon.ledger.ledger import Connection, Ledger
+
+log = structlog.get_logger(__name__)
 
 Row = Mapping[str, Any]
 
@@ -22,7 +28,7 @@ CallBack = Callable[[Sequence[Row], "Connection | None"], Awaitable[Callable[[],
 
 TAKE = """
 update carillon.runs set awaited = false where id = any($1::uuid[]) and ended_on < 'infinity' and awaited
-returning id, domain, task, state, attempt, callback_url, finished_at, error->>'message' as error
+returning id, domain, task, state, attempt, callback_url, finished_at, cancel, error->>'message' as error
 """
 FORGOTTEN = """
 select id from carillon.runs where awaited and finished_at < now() - interval '3 seconds'
@@ -45,7 +51,8 @@ where r.id = any($1::uuid[]) and r.state = 'pending' group by r.id, r.after
 LET_GO = f"""
 with free as (
     update carillon.runs_live
-    set state = 'queued', run_at = greatest(run_at, now() + make_interval(secs => (after->>'delay_seconds')::float8))
+    set state = 'queued', after = after || '{{"met": true}}',
+        run_at = greatest(run_at, now() + make_interval(secs => (after->>'delay_seconds')::float8))
     where id = any($1::uuid[]) and state = 'pending' returning domain, run_at, dispatched_at, gated
 )
 {wake("free")}
@@ -80,6 +87,10 @@ class Followups:
                 taken = await connection.fetch(TAKE, list(ended))
                 freed = await connection.fetch(TELL_NEEDS, [r["id"] for r in taken], [r["state"] for r in taken])
                 next_ = await resolve(connection, [row["run_id"] for row in freed])
+                for row in taken:
+                    if row["cancel"] is not None:
+                        # It was asked to end while it executed, and may have submitted more until it had.
+                        next_ += (await cancel_all(connection, [row["id"]], row["cancel"]))[1]
                 called = [dict(row) for row in taken if row["callback_url"] is not None]
                 afterwards = await self.call_back(called, connection) if called else None
             if afterwards is not None:
@@ -89,8 +100,19 @@ class Followups:
     async def sweep(self) -> int:
         """Follow up what whoever ended it did not; returns how many runs those were."""
         left = [row["id"] for row in await self._ledger.pool.fetch(FORGOTTEN)]
-        await self.follow(left)
+        try:
+            await self.follow(left)
+        except asyncpg.DataError:
+            # One of them asks for what cannot be done, and must not keep the others waiting.
+            for run in left:
+                await self._follow_alone(run)
         return len(left)
+
+    async def _follow_alone(self, run: UUID) -> None:
+        try:
+            await self.follow([run])
+        except asyncpg.DataError:
+            log.exception("what follows the end of a run cannot be done", run=str(run))
 
 
 async def resolve(connection: Connection, pending: Sequence[UUID]) -> list[UUID]:

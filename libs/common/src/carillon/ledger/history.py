@@ -53,15 +53,18 @@ class History:
         return await self._one(select(runs).where(runs.c.id == id))
 
     async def attempts(self, id: UUID) -> list[Row]:  # noqa: A002
-        """The ended attempts of a run, first to last. The one that ended the run is told by the run's own row."""
-        query = select(attempts).where(attempts.c.run_id == id).order_by(attempts.c.attempt)
-        found, run = await self._all(query), await self.run(id)
-        return found if run is None else [*found, *last_attempt(run)]
+        """The ended attempts of a run, first to last, and of many the newest.
+
+        The one that ended the run is told by the run's own row.
+        """
+        query = select(attempts).where(attempts.c.run_id == id).order_by(attempts.c.attempt.desc())
+        found, run = await self._all(query.limit(MOST_ROWS)), await self.run(id)
+        return found[::-1] if run is None else [*found[::-1], *last_attempt(run)]
 
     async def changes(self, id: UUID) -> list[Change]:  # noqa: A002
         """Everything that happened to a run, first to last; nothing for a run that nobody knows.
 
-        Of what operators did, of events said and of replays, the newest 500 each.
+        Of attempts, of what operators did, of events said and of replays, the newest 500 each.
         """
         run = await self.run(id)
         if run is None:

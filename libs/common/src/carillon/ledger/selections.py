@@ -18,8 +18,8 @@ import orjson
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import new_id
 from carillon.ledger.audit import Action, Actor, record
+from carillon.ledger.cancelling import cancel_all, cancellation
 from carillon.ledger.replays import SETTLE, Pace
-from carillon.ledger.steering import cancel_all
 from carillon.stored_results import MARK, Stored, stored_in
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class Selections:
                 rate = _Rate(per_second, found["count"] - before, canary)
                 ahead = await self._replay(connection, found, chosen, actor, rate)
             elif action == "cancel":
-                awaited = (await cancel_all(connection, chosen, actor, reason))[1]
+                awaited = (await cancel_all(connection, chosen, cancellation(actor, reason)))[1]
             elif action == "settle":
                 await connection.fetch(SETTLE, chosen)
             else:

@@ -9,44 +9,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from uuid import UUID
 
-import orjson
-
 from carillon.errors import InvalidArgumentsError
 from carillon.ledger.audit import Actor, record
+from carillon.ledger.cancelling import TELL_GATE, Cancelled, cancel_all, cancellation
 from carillon.ledger.followups import resolve
-from carillon.ledger.statements.rows import bury, taken_out, wake
+from carillon.ledger.statements.rows import wake
 
 if TYPE_CHECKING:
-    from carillon.ledger.ledger import Connection, Ledger
+    from carillon.ledger.ledger import Ledger
 
-#: What may be cancelled or paused by itself, because nobody executes it.
-WAITING = "state in ('pending', 'queued', 'retrying', 'paused')"
-
-#: Runs, and all that they submitted, that live; locked in order, so that none begins or ends meanwhile.
-FAMILY = """
-with recursive family as (
-    select unnest($1::uuid[]) as id
-    union
-    select r.id from carillon.runs r join family f on r.parent_id = f.id
-)
-select r.id, r.state from carillon.runs_live r join family f on f.id = r.id order by r.id for update of r
-"""
-#: Of a run that had a slot somebody else may have it.
-TELL_GATE = "case when gate is not null and not gated then pg_notify('carillon_runs', domain || ' gate') end"
-CANCEL_WAITING = f"""
-with gone as (
-    delete from carillon.runs_live r where r.id = any($1::uuid[]) and {WAITING} returning {taken_out()}
-), kept as ({bury("gone", state="'cancelled'", error="$2::text::jsonb")})
-select id, awaited, {TELL_GATE} from gone
-"""
-#: The payload of the notification is a worker's id: each hears only what is for it.
-ASK_RUNNING = """
-with asked as (
-    update carillon.runs_live set cancel = $2::text::jsonb
-    where id = any($1::uuid[]) and state = 'running' and cancel is null returning worker_id
-)
-select pg_notify('carillon_runs', worker_id::text) from asked group by worker_id
-"""
 #: Which of the runs that a worker executes somebody wants cancelled.
 WANTED = """
 select id, cancel->>'message' as reason from carillon.runs_live
@@ -57,11 +28,12 @@ PAUSE = f"""
 update carillon.runs_live set state = 'paused', dispatched_at = null
 where id = $1 and state in ('pending', 'queued', 'retrying') returning id, {TELL_GATE}
 """
-#: It gave its slot away, and has to be let in again.
+#: It gave its slot away, and has to be let in again. What its condition had let go before does not meet it again.
 RESUME = f"""
 with freed as (
     update carillon.runs_live set run_at = greatest(run_at, now()), gated = gate is not null,
-        state = case when after is not null then 'pending' when attempt > 1 then 'retrying' else 'queued' end
+        state = case when after is not null and not after ? 'met' then 'pending'
+            when attempt > 1 then 'retrying' else 'queued' end
     where id = $1 and state = 'paused' returning id, domain, run_at, dispatched_at, gated
 ), woken as ({wake("freed")})
 select id from freed cross join (select count(*) from woken) as w
@@ -87,13 +59,6 @@ select pg_notify('carillon_runs', split_part($1, '.', 1) || door) from unnest(ar
 HOLDS = "select name, actor, reason, since from carillon.holds order by name"
 
 
-class Cancelled(NamedTuple):
-    """How many runs ended at once, and how many execute and were asked to end."""
-
-    ended: int
-    asked: int
-
-
 class Hold(NamedTuple):
     """A domain or task of which nothing starts."""
 
@@ -113,10 +78,11 @@ class Steering:
         """Cancel a run and whatever it submitted.
 
         What waits ends at once. What executes is asked to, and ends when its code has stopped: at the latest with the
-        grace that its task grants. Cancelling what has ended changes nothing, and is not recorded.
+        grace that its task grants; what it submits until then is cancelled when it has ended. Cancelling what has ended
+        changes nothing, and is not recorded.
         """
         async with self._ledger.transaction() as connection:
-            cancelled, awaited = await cancel_all(connection, [run], actor, reason)
+            cancelled, awaited = await cancel_all(connection, [run], cancellation(actor, reason))
             if any(cancelled):
                 await record(connection, actor.did("run.cancelled", str(run), reason, **cancelled._asdict()))
         await self._ledger.followups.follow(awaited)
@@ -150,7 +116,7 @@ class Steering:
         return state
 
     async def pause(self, name: str, actor: Actor, reason: str | None = None) -> bool:
-        """Let nothing of a domain, or of one task, start: nothing does that was not started when this returns.
+        """Let nothing of a domain, or of one task, start: nothing does that no worker was starting when this returned.
 
         What executes goes on. Returns False when it was paused before. Raises `InvalidArgumentsError` for a name that
         no domain and no task has.
@@ -175,26 +141,6 @@ class Steering:
     async def holds(self) -> list[Hold]:
         """What is paused, by name."""
         return [Hold(*row) for row in await self._ledger.pool.fetch(HOLDS)]
-
-
-async def cancel_all(
-    connection: Connection, runs: Sequence[UUID], actor: Actor, reason: str | None
-) -> tuple[Cancelled, list[UUID]]:
-    """Cancel runs with all that they submitted; also returns those that ended and are awaited."""
-    family = await connection.fetch(FAMILY, list(runs))
-    told = orjson.dumps(cancellation(actor, reason)).decode()
-    waiting = [row["id"] for row in family if row["state"] != "running"]
-    running = [row["id"] for row in family if row["state"] == "running"]
-    gone = await connection.fetch(CANCEL_WAITING, waiting, told) if waiting else []
-    if running:
-        await connection.execute(ASK_RUNNING, running, told)
-    return Cancelled(len(gone), len(running)), [row["id"] for row in gone if row["awaited"]]
-
-
-def cancellation(actor: Actor, reason: str | None) -> dict[str, str]:
-    """The error of a run that somebody cancelled."""
-    message = f"cancelled by {actor.name}{f': {reason}' if reason else ''}"
-    return {"type": "Cancelled", "message": message, "by": actor.name}
 
 
 def unknown_name(name: str) -> str:

@@ -49,10 +49,10 @@ def retry_after(error: BaseException) -> timedelta | None:
     try:
         # Its own first: of one that comes from a child process, no code of its class is to be executed.
         named = vars(error).get("retry_after") or getattr(error, "retry_after", None)
-    except Exception:  # noqa: BLE001 - an error's own property may fail, and must not decide
+        if isinstance(named, int | float) and math.isfinite(named):
+            named = timedelta(seconds=min(named, MOST_DELAY.total_seconds()))
+    except Exception:  # noqa: BLE001 - what an error has there, or does when it is asked, must not decide
         return None
-    if isinstance(named, int | float) and math.isfinite(named):
-        named = timedelta(seconds=min(named, MOST_DELAY.total_seconds()))
     if not isinstance(named, timedelta) or named < timedelta(0):
         return None
     return min(named, MOST_DELAY)

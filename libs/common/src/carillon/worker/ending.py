@@ -92,7 +92,7 @@ class Endings:
         await self.hooks.on_error(message, result, error)
         # In case the hooks that decide and describe have failed themselves.
         if execution.verdict is UNDECIDED:
-            execution.verdict = verdict_of(execution, error)
+            execution.verdict = _decided(execution, error)
         execution.error = execution.error or error_json(error)
         if (late := _too_late(execution)) is not None:
             late.__cause__ = result.error = error
@@ -155,6 +155,14 @@ class Endings:
 
 def _log_of(execution: Execution) -> str | None:
     return None if execution.run.excerpt is None else str(execution.run.excerpt)
+
+
+def _decided(execution: Execution, error: BaseException) -> Verdict:
+    try:
+        return verdict_of(execution, error)
+    except Exception:
+        log.exception("what the error says to do next cannot be told; the run fails")
+        return FAILED
 
 
 def _too_late(execution: Execution) -> DeadlineExceeded | None:

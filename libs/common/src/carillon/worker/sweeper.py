@@ -79,8 +79,9 @@ class Sweeper:
     async def _do_duties(self) -> None:
         duties = (self._expire, self._rescue, self._reclaim, self._follow_up, self._publish, self._answer)
         while True:
-            async with _survived():
-                for duty in (*duties, self._keep_days):
+            for duty in (*duties, self._keep_days):
+                # Each by itself: one that fails must not keep the others from their work.
+                async with _survived():
                     await duty()
             await asyncio.sleep(ROUND_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
 
@@ -179,7 +180,8 @@ class Sweeper:
         return ended.moved
 
     async def _expire(self) -> None:
-        await self._moved("expired", await self._ledger.expire(self._domain))
+        while await self._moved("expired", await self._ledger.expire(self._domain)) == BATCH:
+            pass
 
     async def _rescue(self) -> None:
         orphans = await self._ledger.rescue(self._domain, SILENCE, suspicious=SUSPICIOUS, most=MOST_LOST)

@@ -23,9 +23,8 @@ from carillon.worker.sweeper import Sweeper
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
-#: Runs that are executing when the worker is told to stop may take this long; the rest is handed back.
-DRAIN_SECONDS = 20.0
-#: And this long to end once they are cancelled; code that does not is left behind, and its run is handed back.
+#: What outlasts a drain has this long to end once it is cancelled; code that does not is left behind, and its run is
+#: handed back.
 LEAVE_SECONDS = 2.0
 
 
@@ -120,9 +119,10 @@ class Worker:
     async def _end_running(self) -> None:
         if not (running := set(self._receiver.running.values())):
             return
-        log.info("worker draining", runs=len(running), seconds=DRAIN_SECONDS)
+        patience = self._platform.settings.carillon_drain_seconds
+        log.info("worker draining", runs=len(running), seconds=patience)
         try:
-            await asyncio.wait(running, timeout=DRAIN_SECONDS)
+            await asyncio.wait(running, timeout=patience)
         finally:
             for task in running:
                 task.cancel()

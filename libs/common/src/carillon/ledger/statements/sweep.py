@@ -56,7 +56,8 @@ with late as (
     bury(
         "gone",
         state="'cancelled'",
-        error="jsonb_build_object('type', 'Expired', 'message', 'it was not started before ' || g.expires_at)",
+        error='''jsonb_build_object('type', 'Expired', 'message', case when g.attempt > 1 then 'its next attempt'
+            else 'it' end || ' was not started before ' || g.expires_at)''',
     )
 })
 select id, awaited from gone

@@ -19,6 +19,7 @@ from carillon.ledger.conditions import (
 )
 from carillon.ledger.followups import CallBack, Followups, verdict
 from carillon.ledger.records import NewRun, Submitted, Unique
+from carillon.testing.memory.cancelling import cancel_all
 from carillon.testing.memory.store import WAITING, Row, Store, copied
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class MemoryConditions(Conditions):
             if (row["unique_key"], row["task"]) != (key, run.task):
                 return False
             executes = row["state"] == "running" and unique.until == "ended"
-            is_fresh = unique.window is not None and row["created_at"] > now - unique.window
+            was_replaced = (row["error"] or {}).get("type") == "Replaced"
+            is_fresh = unique.window is not None and row["created_at"] > now - unique.window and not was_replaced
             return row["state"] in WAITING or executes or is_fresh
 
         found = [row for row in self._memory.store.runs() if keeps_out(row)]
@@ -123,6 +125,9 @@ class MemoryFollowups(Followups):
                 needs = store.needs[run]
                 needs |= {one: told[one] for one in needs.keys() & told}
             next_ = resolve(store, freed)
+            for row in taken:
+                if row["cancel"] is not None:
+                    next_ += cancel_all(store, row["id"], row["cancel"])[1]
             called = [_told(row) for row in taken if row["callback_url"] is not None]
             if called:
                 afterwards = await self.call_back(called, None)
@@ -153,7 +158,8 @@ def resolve(store: Store, pending: Sequence[UUID]) -> list[UUID]:
         goes = verdict(counted)
         if goes:
             delay = timedelta(seconds=row["after"]["delay_seconds"])
-            row |= {"state": "queued", "run_at": max(row["run_at"], clock.now() + delay)}
+            met = row["after"] | {"met": True}
+            row |= {"state": "queued", "after": met, "run_at": max(row["run_at"], clock.now() + delay)}
             store.wake_for(row)
         elif goes is False:
             message = f"it needed the run {min(bad)}, which failed"

@@ -238,7 +238,8 @@ class MemoryLedger(Ledger):
 
         late = [row for row in self.store.live.values() if row["domain"] == domain and is_late(row)]
         for row in late:
-            message = f"it was not started before {row['expires_at']:%F %T.%f+00}"
+            what = "its next attempt" if row["attempt"] > 1 else "it"
+            message = f"{what} was not started before {row['expires_at']:%F %T.%f+00}"
             self.store.bury(row, "cancelled", error={"type": "Expired", "message": message})
         return _ended(late)
 

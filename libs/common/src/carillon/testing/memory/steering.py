@@ -9,10 +9,12 @@ from uuid import UUID
 from carillon import clock
 from carillon.errors import InvalidArgumentsError
 from carillon.ledger.audit import Actor
+from carillon.ledger.cancelling import Cancelled, cancellation
 from carillon.ledger.records import Submitted
 from carillon.ledger.replays import REPLAYABLE, Replays, checked, repetition
 from carillon.ledger.statements.rows import gate_of
-from carillon.ledger.steering import Cancelled, Hold, Steering, cancellation, unknown_name, word
+from carillon.ledger.steering import Hold, Steering, unknown_name, word
+from carillon.testing.memory.cancelling import cancel_all
 from carillon.testing.memory.conditions import resolve
 from carillon.testing.memory.store import WAITING, refuse
 
@@ -30,31 +32,11 @@ class MemorySteering(Steering):
 
     async def cancel(self, run: UUID, actor: Actor, reason: str | None = None) -> Cancelled:
         """Cancel a run and whatever it submitted."""
-        family = self._family(run)
-        told = cancellation(actor, reason)
-        waiting = [row for row in family if row["state"] in WAITING]
-        running = [row for row in family if row["state"] == "running"]
-        for row in waiting:
-            self._store.free_slot(row)
-            self._store.bury(row, "cancelled", error=dict(told))
-        for row in running:
-            if row["cancel"] is None:
-                row["cancel"] = dict(told)
-                self._store.wake(str(row["worker_id"]))
-        cancelled = Cancelled(len(waiting), len(running))
+        cancelled, awaited = cancel_all(self._store, run, cancellation(actor, reason))
         if any(cancelled):
             self._store.record(actor.did("run.cancelled", str(run), reason, **cancelled._asdict()))
-        await self._memory.followups.follow([row["id"] for row in waiting if row["awaited"]])
+        await self._memory.followups.follow(awaited)
         return cancelled
-
-    def _family(self, run: UUID) -> list[dict[str, Any]]:
-        """A run and all that it submitted that live."""
-        family, grows = {run}, True
-        while grows:
-            children = {row["id"] for row in self._store.runs() if row["parent_id"] in family}
-            grows = not children <= family
-            family |= children
-        return [row for one in sorted(family) if (row := self._store.live.get(one)) is not None]
 
     async def wanted(self, running: Sequence[UUID]) -> list[tuple[UUID, str]]:
         """Which of these executing runs somebody wants cancelled, and why."""
@@ -78,7 +60,8 @@ class MemorySteering(Steering):
         """Let a paused run go on; returns its state afterwards, None for an unknown run."""
         row = self._store.live.get(run)
         if row is not None and row["state"] == "paused":
-            waits = "pending" if row["after"] is not None else "retrying" if row["attempt"] > 1 else "queued"
+            tried = "retrying" if row["attempt"] > 1 else "queued"
+            waits = tried if row["after"] is None or "met" in row["after"] else "pending"
             row |= {"state": waits, "run_at": max(row["run_at"], clock.now()), "gated": row["gate"] is not None}
             self._store.wake_for(row)
             awaited = resolve(self._store, [run])

@@ -1,0 +1,72 @@
+"""Cancelling runs, and all that they submitted: what waits ends at once, what executes is asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+import orjson
+
+from carillon.ledger.audit import Actor
+from carillon.ledger.statements.rows import bury, taken_out
+
+if TYPE_CHECKING:
+    from carillon.ledger.ledger import Connection
+
+#: What may be cancelled or paused by itself, because nobody executes it.
+WAITING = "state in ('pending', 'queued', 'retrying', 'paused')"
+#: Of a run that had a slot somebody else may have it.
+TELL_GATE = "case when gate is not null and not gated then pg_notify('carillon_runs', domain || ' gate') end"
+
+#: Runs, and all that they submitted, that live; locked in order, so that none begins or ends meanwhile.
+FAMILY = """
+with recursive family as (
+    select unnest($1::uuid[]) as id
+    union
+    select r.id from carillon.runs r join family f on r.parent_id = f.id
+)
+select r.id, r.state from carillon.runs_live r join family f on f.id = r.id order by r.id for update of r
+"""
+CANCEL_WAITING = f"""
+with gone as (
+    delete from carillon.runs_live r where r.id = any($1::uuid[]) and {WAITING} returning {taken_out()}
+), kept as ({bury("gone", state="'cancelled'", error="$2::text::jsonb")})
+select id, awaited, {TELL_GATE} from gone
+"""
+#: The payload of the notification is a worker's id: each hears only what is for it. Its end is awaited: what it submits
+#: before it has ended is cancelled then.
+ASK_RUNNING = """
+with asked as (
+    update carillon.runs_live set cancel = $2::text::jsonb, awaited = true
+    where id = any($1::uuid[]) and state = 'running' and cancel is null returning worker_id
+)
+select pg_notify('carillon_runs', worker_id::text) from asked group by worker_id
+"""
+
+
+class Cancelled(NamedTuple):
+    """How many runs ended at once, and how many execute and were asked to end."""
+
+    ended: int
+    asked: int
+
+
+async def cancel_all(
+    connection: Connection, runs: Sequence[UUID], told: Mapping[str, Any]
+) -> tuple[Cancelled, list[UUID]]:
+    """Cancel runs with all that they submitted, for what is `told`; also returns those that ended and are awaited."""
+    family = await connection.fetch(FAMILY, list(runs))
+    encoded = orjson.dumps(told).decode()
+    waiting = [row["id"] for row in family if row["state"] != "running"]
+    running = [row["id"] for row in family if row["state"] == "running"]
+    gone = await connection.fetch(CANCEL_WAITING, waiting, encoded) if waiting else []
+    if running:
+        await connection.execute(ASK_RUNNING, running, encoded)
+    return Cancelled(len(gone), len(running)), [row["id"] for row in gone if row["awaited"]]
+
+
+def cancellation(actor: Actor, reason: str | None) -> dict[str, str]:
+    """The error of a run that somebody cancelled."""
+    message = f"cancelled by {actor.name}{f': {reason}' if reason else ''}"
+    return {"type": "Cancelled", "message": message, "by": actor.name}
