@@ -105,6 +105,8 @@ def test_an_unknown_type_is_refused_with_those_that_are_known(gateway):
         (event(type=None), 422),
         (event(source=None), 422),
         (event(source=""), 422),
+        (event(source="/carillon/bells"), 422),
+        (event(type="carillon.run_ended.v1"), 422),
         (event(source="a\u0000b"), 422),
         (event(specversion=None), 422),
         (event(specversion="0.3"), 422),

@@ -106,10 +106,17 @@ class Receiver:
     written: int = 0
     hung_up: threading.Event = field(default_factory=threading.Event)
 
+    paths: list[str] = field(default_factory=list)
+
+    @property
+    def origin(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
     @property
     def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.port}/hook"
+        """What it is called at."""
+        return f"{self.origin}/hook"
 
     def ids(self) -> list[str]:
         """Return the webhook-id of each request."""
@@ -126,6 +133,7 @@ def receiver() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             state.requests.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            state.paths.append(self.path)
             status, headers, answer = state.answers.pop(0) if state.answers else (204, {}, b"")
             self.send_response(status)
             for name, value in headers.items():

@@ -36,13 +36,12 @@ def log(request: pytest.FixtureRequest) -> DeliveryLog:
 
 @pytest.fixture
 async def office(engine: AsyncEngine, mail_server: MailServer, receiver: Receiver) -> AsyncIterator[PostOffice]:
-    poster = Poster(SECRET, GuardedTransport(allow_private=True))
+    poster = Poster(GuardedTransport(allow_private=True))
     mailer = SmtpMailer(SmtpServer("127.0.0.1", mail_server.port, None, None, "none"), "carillon@example.org")
     yield PostOffice(
         StoredDeliveries(engine),
         mailer,
-        Webhook(receiver.url, poster),
-        poster=poster,
+        Webhook(receiver.url, [SECRET], poster),
         sender="carillon@example.org",
         recipients=[ANN, BOB],
     )

@@ -17,6 +17,7 @@ from carillon.errors import InvalidArgumentsError
 from carillon.testing import InProcess, Rehearsal
 from notifications.artefacts import StoredShelf
 from notifications.bodies import Clerk
+from notifications.callbacks import Callbacks, CallbackSecrets
 from notifications.events import post_backup_failure
 from notifications.mail import SmtpMailer, SmtpServer
 from notifications.outbound import GuardedTransport
@@ -36,19 +37,24 @@ ANN = "ann@example.org"
 Resources = dict[type, object]
 
 
+async def nobody(_: UUID) -> None:
+    """Know no run."""
+
+
 @pytest.fixture
 async def resources(engine: AsyncEngine, mail_server: MailServer, receiver: Receiver) -> AsyncIterator[Resources]:
-    poster = Poster(SECRET, GuardedTransport(allow_private=True))
+    poster = Poster(GuardedTransport(allow_private=True))
     mailer = SmtpMailer(SmtpServer("127.0.0.1", mail_server.port, None, None, "none"), "carillon@example.org")
     office = PostOffice(
         StoredDeliveries(engine),
         mailer,
-        Webhook(receiver.url, poster),
-        poster=poster,
+        Webhook(receiver.url, [SECRET], poster),
         sender="carillon@example.org",
         recipients=[ANN],
     )
-    yield {PostOffice: office, Clerk: Clerk(StoredShelf(MemoryStore()), attachment_limit=1000)}
+    callbacks = Callbacks(nobody, CallbackSecrets(engine), poster)
+    clerk = Clerk(StoredShelf(MemoryStore()), attachment_limit=1000)
+    yield {PostOffice: office, Clerk: clerk, Callbacks: callbacks}
     await poster.aclose()
 
 
@@ -92,7 +98,10 @@ async def test_a_failed_backup_is_told_to_people_and_systems(
 
     assert mail_server.taken[0]["Subject"] == "Backup of platform failed"
     assert json.loads(receiver.requests[0][1])["data"] == FAILED.model_dump(mode="json")
-    assert {(each.channel, each.destination) for each in delivered} == {("email", ANN), ("webhook", receiver.url)}
+    assert {(each.channel, each.destination) for each in delivered} == {
+        ("email", ANN),
+        ("webhook", f"{receiver.origin}/..."),
+    }
 
 
 async def test_a_webhook_that_is_away_is_asked_again_until_it_is_back_and_told_once(

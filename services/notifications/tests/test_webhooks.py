@@ -19,7 +19,15 @@ from standardwebhooks import WebhookVerificationError
 from carillon.errors import ConfigurationError
 from notifications.errors import ForbiddenAddressError, WebhookRefusedError, WebhookUnavailableError
 from notifications.outbound import GuardedTransport, is_public
-from notifications.webhooks import Poster, Webhook, checked_secret, checked_url, payload_of, retry_after, signed_headers
+from notifications.webhooks import (
+    Poster,
+    Webhook,
+    checked_secrets,
+    checked_url,
+    payload_of,
+    retry_after,
+    signed_headers,
+)
 
 if TYPE_CHECKING:
     from conftest import Receiver
@@ -37,9 +45,9 @@ async def webhook_to() -> AsyncIterator[WebhookTo]:
     async with AsyncExitStack() as stack:
 
         def make(url: str, transport: GuardedTransport) -> Webhook:
-            poster = Poster(SECRET, transport)
+            poster = Poster(transport)
             stack.push_async_callback(poster.aclose)
-            return Webhook(url, poster)
+            return Webhook(url, [SECRET], poster)
 
         yield make
 
@@ -52,7 +60,7 @@ def webhook(receiver: Receiver, webhook_to: WebhookTo) -> Webhook:
 def test_the_signature_is_the_one_of_the_published_vector() -> None:
     sent = datetime.fromtimestamp(1614265330, UTC)
 
-    headers = signed_headers(SECRET, "msg_p5jXN8AQM9LWM0D4loKWxJek", sent, b'{"test": 2432232314}')
+    headers = signed_headers([SECRET], "msg_p5jXN8AQM9LWM0D4loKWxJek", sent, b'{"test": 2432232314}')
 
     assert headers == {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
@@ -61,10 +69,21 @@ def test_the_signature_is_the_one_of_the_published_vector() -> None:
     }
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_c2hvcnQ=", "not base64!", "whsec_" + "QUFB" * 22])
+def test_while_secrets_change_each_of_them_proves_the_message() -> None:
+    new, now = "whsec_" + "QUFB" * 8, datetime.now(UTC)
+
+    secrets = checked_secrets(f"{new} {SECRET}")
+    headers = signed_headers(secrets, "msg_1", now, BODY)
+
+    assert [Verifier(secret).verify(BODY, headers)["type"] for secret in secrets] == ["reports.report_rendered.v1"] * 2
+
+
+@pytest.mark.parametrize(
+    "secret", ["", "whsec_", "whsec_c2hvcnQ=", "not base64!", "whsec_\u00e4", "whsec_" + "QUFB" * 22, f"{SECRET} x"]
+)
 def test_a_secret_outside_24_to_64_bytes_is_refused_at_start(secret: str) -> None:
     with pytest.raises(ConfigurationError, match="NOTIFICATIONS_WEBHOOK_SECRET"):
-        checked_secret(secret)
+        checked_secrets(secret)
 
 
 async def test_the_receiver_can_verify_exactly_what_it_got(webhook: Webhook, receiver: Receiver) -> None:

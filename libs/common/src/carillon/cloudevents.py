@@ -25,6 +25,8 @@ STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
 HTTP_PREFIXES = ("ce-",)
 AMQP_PREFIXES = ("cloudEvents:", "cloudEvents_")
+#: What the sources of events begin with that runs and the platform say.
+OWN = "/carillon/"
 #: An event may not claim to be from further in the future than clocks drift.
 FUTURE = timedelta(minutes=5)
 #: Larger data belongs in storage, with its key in the event.

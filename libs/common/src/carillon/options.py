@@ -15,6 +15,7 @@ from uuid import UUID
 import orjson
 
 from carillon import clock
+from carillon.callbacks import CALLBACK_URL, MOST_URL
 from carillon.errors import InvalidArgumentsError
 from carillon.ledger.records import After, Priority, Unique
 
@@ -27,9 +28,6 @@ NAMES = frozenset(
         "unique", "after", "callback_url",
     }
 )  # fmt: skip
-#: An http or https URL with a host and no password; where it leads is looked at by whoever calls it.
-CALLBACK_URL = r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?([/?][!-~]*)?$"
-MOST_URL = 2_000
 
 
 class SubmitOptions(TypedDict, total=False):

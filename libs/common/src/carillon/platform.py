@@ -19,7 +19,8 @@ import structlog
 from obstore.store import ObjectStore
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from carillon.cloudevents import Envelope, from_ledger
+from carillon.callbacks import origin_of
+from carillon.cloudevents import OWN, Envelope, from_ledger
 from carillon.contracts import Event
 from carillon.contracts.runs import RunEnded
 from carillon.errors import IdempotencyConflictError
@@ -272,15 +273,18 @@ class Platform:
                     attempt=row["attempt"],
                     finished_at=row["finished_at"],
                     error=row["error"],
-                    callback_url=row["callback_url"],
+                    receiver=origin_of(row["callback_url"]),
                 ),
-                source=f"/carillon/{row['domain']}",
+                source=f"{OWN}{row['domain']}",
                 id=f"{row['id']}/end",
                 traceparent=None,
             )
             for row in ended
         ]
-        events = [envelope.new_event(actor="platform") for envelope in envelopes]
+        events = [
+            envelope.new_event(actor="platform", run_id=row["id"])
+            for envelope, row in zip(envelopes, ended, strict=True)
+        ]
         new = await self.ledger.say(events, await self.answers(envelopes), connection=connection)
         return partial(self.publish, [event for event in events if event.id in new])
 
@@ -310,7 +314,7 @@ class Platform:
             return []
         traceparent = current_traceparent()
         return [
-            Envelope.of(event, source=f"/carillon/{source}", id=f"{run_id}/{index}", traceparent=traceparent)
+            Envelope.of(event, source=f"{OWN}{source}", id=f"{run_id}/{index}", traceparent=traceparent)
             for index, event in enumerate(events)
         ]
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from carillon.callbacks import CALLBACK_URL, MOST_URL
 from carillon.ids import derived_id, new_id
 from carillon.ledger.records import MOST_KEY, MOST_NEEDS, NewRun, Priority
-from carillon.options import CALLBACK_URL, MOST_URL, after_of, unique_of
+from carillon.options import after_of, unique_of
 from gateway.errors import Fault, invalid
 from gateway.shapes import faults_of, moment
 

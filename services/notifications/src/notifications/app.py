@@ -14,13 +14,14 @@ from carillon.settings import PlatformSettings
 from notifications import events  # noqa: F401 - declares what is heard
 from notifications.artefacts import StoredShelf
 from notifications.bodies import Clerk
+from notifications.callbacks import Callbacks, CallbackSecrets
 from notifications.mail import MaildirMailer, Mailer, SmtpMailer, SmtpServer
 from notifications.outbound import GuardedTransport
 from notifications.post_office import PostOffice
 from notifications.settings import PORTS, NotificationsSettings
 from notifications.store import StoredDeliveries
 from notifications.tasks import tasks
-from notifications.webhooks import Poster, Webhook
+from notifications.webhooks import Poster, Webhook, checked_secrets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -56,19 +57,18 @@ def broker() -> AsyncBroker:
 async def resources(settings: NotificationsSettings, platform: Platform) -> AsyncIterator[Mapping[type, object]]:
     """Open what tasks need, and close it afterwards."""
     async with AsyncExitStack() as stack:
-        poster = _poster(settings)
-        if poster is not None:
-            stack.push_async_callback(poster.aclose)
+        poster = Poster(GuardedTransport(allow_private=settings.webhook_allow_private))
+        stack.push_async_callback(poster.aclose)
         office = PostOffice(
             StoredDeliveries(platform.engine),
             _mailer(settings),
             _webhook(settings, poster),
-            poster=poster,
             sender=settings.sender,
             recipients=settings.recipients,
         )
         clerk = Clerk(StoredShelf(platform.storage), attachment_limit=settings.attachments_max_bytes)
-        yield {PostOffice: office, Clerk: clerk}
+        callbacks = Callbacks(platform.history.run, CallbackSecrets(platform.engine), poster)
+        yield {PostOffice: office, Clerk: clerk, Callbacks: callbacks}
 
 
 def _mailer(settings: NotificationsSettings) -> Mailer:
@@ -81,15 +81,8 @@ def _mailer(settings: NotificationsSettings) -> Mailer:
     return SmtpMailer(server, settings.sender)
 
 
-def _poster(settings: NotificationsSettings) -> Poster | None:
-    if settings.webhook_secret is None:
+def _webhook(settings: NotificationsSettings, poster: Poster) -> Webhook | None:
+    if settings.webhook_url is None or settings.webhook_secret is None:
         return None
-    return Poster(
-        settings.webhook_secret.get_secret_value(), GuardedTransport(allow_private=settings.webhook_allow_private)
-    )
-
-
-def _webhook(settings: NotificationsSettings, poster: Poster | None) -> Webhook | None:
-    if settings.webhook_url is None or poster is None:
-        return None
-    return Webhook(settings.webhook_url.get_secret_value(), poster)
+    secrets = checked_secrets(settings.webhook_secret.get_secret_value())
+    return Webhook(settings.webhook_url.get_secret_value(), secrets, poster)

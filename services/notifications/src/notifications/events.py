@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 
-from carillon import Retry, Run
+from carillon import Limits, Retry, Run
 from carillon.contracts import BackupFailed, Event, ReportRendered, RunEnded
 from notifications.bodies import Clerk, as_subject, failure_letter
+from notifications.callbacks import Callbacks
 from notifications.deliveries import Cause
 from notifications.post_office import PostOffice
 from notifications.tasks import MAIL, MAIL_TIMEOUT, announce, tasks
@@ -14,6 +15,8 @@ from notifications.webhooks import payload_of
 WEBHOOK = Retry(attempts=12, base=timedelta(seconds=5), cap=timedelta(hours=4))
 #: Longer than one exchange may take.
 WEBHOOK_TIMEOUT = timedelta(seconds=30)
+#: One that answers slowly, or not at all, must not occupy every worker: mail and the other receivers go on.
+ONE_RECEIVER = Limits(key="event.receiver", per_key=4)
 
 
 @tasks.hears(ReportRendered, timeout=MAIL_TIMEOUT, retry=MAIL)
@@ -53,16 +56,16 @@ async def post_backup_failure(event: BackupFailed, *, run: Run, office: PostOffi
     return announce(run, await office.post(failure_letter(event).subject, _payload(run, event), _cause(run)))
 
 
-@tasks.hears(RunEnded, timeout=WEBHOOK_TIMEOUT, retry=WEBHOOK)
-async def call_back(event: RunEnded, *, run: Run, office: PostOffice) -> dict[str, list[str]]:
+@tasks.hears(RunEnded, timeout=WEBHOOK_TIMEOUT, retry=WEBHOOK, limits=ONE_RECEIVER)
+async def call_back(event: RunEnded, *, run: Run, callbacks: Callbacks, office: PostOffice) -> dict[str, list[str]]:
     """Tell whoever submitted a run, at the address given with it, how it ended.
 
     Safe to run twice: the webhook-id comes from the ended run, and a row that was delivered is not sent again.
     """
-    payload = payload_of(event.type, event.finished_at, event.model_dump(mode="json", exclude={"callback_url"}))
-    cause = Cause(f"{event.run_id}/end", event.type)
-    subject = as_subject(f"{event.task} {event.state}")
-    return announce(run, await office.call_back(event.callback_url, subject, payload, cause))
+    ended, receiver = await callbacks.about(event.run_id)
+    payload = payload_of(ended.type, ended.finished_at, ended.model_dump(mode="json", exclude={"receiver"}))
+    cause = Cause(f"{ended.run_id}/end", ended.type)
+    return announce(run, await office.post_to(receiver, as_subject(f"{ended.task} {ended.state}"), payload, cause))
 
 
 def _cause(run: Run) -> Cause:

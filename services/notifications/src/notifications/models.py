@@ -1,8 +1,21 @@
-"""The table of notifications: one row for each message to each destination."""
+"""The tables of notifications: one row for each message to each destination, and the roots of callbacks' secrets."""
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Column, DateTime, Integer, MetaData, Table, Text, UniqueConstraint, Uuid, func
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+)
 
 metadata = MetaData(schema="notifications")
 
@@ -25,5 +38,17 @@ deliveries = Table(
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("delivered_at", DateTime(timezone=True)),
     UniqueConstraint("cause", "channel", "destination", name="uq_deliveries_cause_channel_destination"),
+    Index("ix_deliveries_updated", "updated_at"),
     CheckConstraint("state in ('pending', 'delivered', 'deferred', 'refused')", name="ck_deliveries_state"),
+)
+
+roots = Table(
+    "roots",
+    metadata,
+    #: The newest one counts, and for a while the one before it.
+    Column("number", Integer, primary_key=True),
+    #: Random bytes, from which the secret of every receiver of callbacks derives.
+    Column("value", LargeBinary, nullable=False),
+    Column("made_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    CheckConstraint("octet_length(value) = 32", name="ck_roots_value"),
 )

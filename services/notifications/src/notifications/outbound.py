@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import httpx2
 
+from carillon.callbacks import origin_of
 from notifications.errors import ForbiddenAddressError, WebhookRefusedError, WebhookUnavailableError
 
 if TYPE_CHECKING:
@@ -102,7 +103,6 @@ def _pinned(request: httpx2.Request, address: str) -> httpx2.Request:
 
 
 def shown(url: httpx2.URL) -> str:
-    """Return the URL as it may be logged: user, password, query and fragment can hold secrets."""
-    port = f":{url.port}" if url.port else ""
-    host = f"[{url.host}]" if ":" in url.host else url.host
-    return f"{url.scheme}://{host}{port}{url.path}"
+    """Return the URL as it may be logged: user, password, path, query and fragment can hold secrets."""
+    rest = "/..." if url.raw_path != b"/" else "/"
+    return f"{origin_of(str(url))}{rest}"

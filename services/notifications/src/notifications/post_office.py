@@ -5,17 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from carillon.errors import ConfigurationError, PermanentError, TransientError
+from carillon.errors import PermanentError, TransientError
 from notifications.deliveries import Cause, Delivery, DeliveryLog, Parcel
-from notifications.errors import WebhookRefusedError
 from notifications.letters import Letter, checked_address, checked_header, compose
-from notifications.webhooks import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from notifications.mail import Envelope, Mailer
-    from notifications.webhooks import Poster
+    from notifications.webhooks import Webhook
 
 
 class PostOffice:
@@ -27,14 +25,12 @@ class PostOffice:
         mailer: Mailer,
         webhook: Webhook | None,
         *,
-        poster: Poster | None,
         sender: str,
         recipients: Sequence[str],
     ) -> None:
         self._log = log
         self._mailer = mailer
         self._webhook = webhook
-        self._poster = poster
         self._sender = checked_address(sender)
         self._recipients = [checked_address(recipient) for recipient in recipients]
 
@@ -50,24 +46,10 @@ class PostOffice:
 
     async def post(self, subject: str, payload: bytes, cause: Cause) -> list[Delivery]:
         """Post a webhook; return its delivery, or nothing where no webhook is set."""
-        return [] if self._webhook is None else await self._post(self._webhook, subject, payload, cause)
+        return [] if self._webhook is None else await self.post_to(self._webhook, subject, payload, cause)
 
-    async def call_back(self, url: str, subject: str, payload: bytes, cause: Cause) -> list[Delivery]:
-        """Post a webhook to whoever asked for it; return its delivery.
-
-        Raises `WebhookRefusedError` where there is nothing to sign it with, or `url` is no web address.
-        """
-        if self._poster is None:
-            message = "callbacks are signed, and there is no secret: set NOTIFICATIONS_WEBHOOK_SECRET, then replay"
-            raise WebhookRefusedError(message)
-        try:
-            receiver = Webhook(url, self._poster)
-        except ConfigurationError:
-            message = "the callback_url of the run is not a web address; submit it with one as https://host/path"
-            raise WebhookRefusedError(message) from None
-        return await self._post(receiver, subject, payload, cause)
-
-    async def _post(self, webhook: Webhook, subject: str, payload: bytes, cause: Cause) -> list[Delivery]:
+    async def post_to(self, webhook: Webhook, subject: str, payload: bytes, cause: Cause) -> list[Delivery]:
+        """Post a webhook to this receiver; return its delivery."""
         parcel = Parcel(cause, "webhook", webhook.destination, subject)
         return _settled([await self._deliver(parcel, partial(self._post_one, webhook, payload))])
 

@@ -44,7 +44,8 @@ class NotificationsSettings(BaseSettings):
 
     #: The receiver of reports and alerts; empty means none.
     webhook_url: SecretStr | None = None
-    #: `whsec_` and base64 of 24 to 64 random bytes, shared with that receiver and with who is called back.
+    #: `whsec_` and base64 of 24 to 64 random bytes, shared with that receiver; several, with spaces between, while it
+    #: changes over. Who is called back has a secret of its own, see `notifications.callbacks`.
     webhook_secret: SecretStr | None = None
     #: Whether a receiver may be on a private or loopback address.
     webhook_allow_private: bool = False

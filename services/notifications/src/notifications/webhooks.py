@@ -18,7 +18,7 @@ from notifications.errors import WebhookRefusedError, WebhookUnavailableError
 from notifications.outbound import GuardedTransport, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from pydantic import JsonValue
@@ -31,6 +31,8 @@ MAX_ANSWER = 64 * 1024
 MAX_RETRY_AFTER = timedelta(hours=1)
 #: How many random bytes a signing secret has.
 SECRET_BYTES = range(24, 65)
+#: How many secrets sign one message at most.
+MOST_SECRETS = 5
 #: Every TCP port that can be connected to.
 PORTS = range(1, 65536)
 #: Statuses below 500 that a later attempt may not meet again.
@@ -43,19 +45,27 @@ def payload_of(event_type: str, happened: datetime, data: Mapping[str, JsonValue
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def checked_secret(secret: str) -> str:
-    """Return the signing secret if it is `whsec_` and base64 of 24 to 64 bytes, as the specification asks."""
-    try:
-        size = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
-    except binascii.Error:
-        size = 0
-    if size not in SECRET_BYTES:
+def checked_secrets(text: str) -> list[str]:
+    """Return the signing secrets, if each is `whsec_` and base64 of 24 to 64 bytes, as the specification asks.
+
+    Several, with spaces between, are for the time in which a receiver changes over from one to another.
+    """
+    secrets = text.split()
+    if not 1 <= len(secrets) <= MOST_SECRETS or not all(_size(secret) in SECRET_BYTES for secret in secrets):
         message = (
-            "NOTIFICATIONS_WEBHOOK_SECRET must be `whsec_` followed by 24 to 64 random bytes in base64; "
+            "NOTIFICATIONS_WEBHOOK_SECRET must be `whsec_` followed by 24 to 64 random bytes in base64, or up to "
+            f"{MOST_SECRETS} such with spaces between; "
             "make one with: python3 -c \"import base64,os;print('whsec_'+base64.b64encode(os.urandom(32)).decode())\""
         )
         raise ConfigurationError(message)
-    return secret
+    return secrets
+
+
+def _size(secret: str) -> int:
+    try:
+        return len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except (binascii.Error, ValueError):
+        return 0
 
 
 def checked_url(text: str) -> httpx2.URL:
@@ -70,27 +80,30 @@ def checked_url(text: str) -> httpx2.URL:
     return url
 
 
-def signed_headers(secret: str, message_id: str, now: datetime, body: bytes) -> dict[str, str]:
-    """Return the three headers that let the receiver check who sent which bytes, and when."""
+def signed_headers(secrets: Sequence[str], message_id: str, now: datetime, body: bytes) -> dict[str, str]:
+    """Return the three headers that let the receiver check who sent which bytes, and when.
+
+    One signature for each secret, with spaces between: a receiver needs to know one of them.
+    """
+    at = now.astimezone(UTC)
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Signer(secret).sign(message_id, now.astimezone(UTC), body.decode()),
+        "webhook-signature": " ".join(Signer(secret).sign(message_id, at, body.decode()) for secret in secrets),
     }
 
 
 class Poster:
-    """Signs bodies with one secret, and posts them to whichever receiver."""
+    """Signs bodies, and posts them to whichever receiver."""
 
-    def __init__(self, secret: str, transport: GuardedTransport) -> None:
-        self._secret = checked_secret(secret)
+    def __init__(self, transport: GuardedTransport) -> None:
         self._client = httpx2.AsyncClient(
             transport=transport, follow_redirects=False, trust_env=False, timeout=TOTAL_SECONDS
         )
 
-    async def post(self, url: httpx2.URL, body: bytes, delivery: UUID) -> None:
+    async def post(self, url: httpx2.URL, secrets: Sequence[str], body: bytes, delivery: UUID) -> None:
         """Deliver the bytes; the delivery's id is the `webhook-id` of every attempt."""
-        headers = signed_headers(self._secret, f"msg_{delivery.hex}", datetime.now(UTC), body)
+        headers = signed_headers(secrets, f"msg_{delivery.hex}", datetime.now(UTC), body)
         headers |= {"content-type": "application/json", "user-agent": "Carillon", "accept-encoding": "identity"}
         try:
             async with asyncio.timeout(TOTAL_SECONDS):
@@ -113,10 +126,11 @@ class Poster:
 
 
 class Webhook:
-    """One receiver of webhooks."""
+    """One receiver of webhooks, and the secrets of which it knows one."""
 
-    def __init__(self, url: str, poster: Poster) -> None:
+    def __init__(self, url: str, secrets: Sequence[str], poster: Poster) -> None:
         self._url = checked_url(url)
+        self._secrets = secrets
         self._poster = poster
 
     @property
@@ -126,7 +140,7 @@ class Webhook:
 
     async def post(self, body: bytes, delivery: UUID) -> None:
         """Deliver the bytes; the delivery's id is the `webhook-id` of every attempt."""
-        await self._poster.post(self._url, body, delivery)
+        await self._poster.post(self._url, self._secrets, body, delivery)
 
 
 async def _beginning(response: httpx2.Response) -> bytes:

@@ -91,7 +91,7 @@ async def _send(url: str, key: str) -> str:
     event = {
         "specversion": "1.0",
         "id": str(uuid4()),
-        "source": "/carillon/tour",
+        "source": "/tour",
         "type": BackupRequested.type,
         "data": {"source": "platform"},
     }

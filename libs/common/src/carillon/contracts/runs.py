@@ -25,5 +25,6 @@ class RunEnded(Event):
     finished_at: AwareDatetime
     #: Why it failed or was cancelled, in one line.
     error: str | None = None
-    #: Whom to tell.
-    callback_url: str
+    #: The origin of whom to tell, such as `https://shop.example`. The rest of the URL may be a secret, and events are
+    #: read by many: it stays with the run.
+    receiver: str

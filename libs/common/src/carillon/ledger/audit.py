@@ -63,6 +63,7 @@ Action = Literal[
     "schedule.paused",
     "schedule.removed",
     "schedule.resumed",
+    "secret.replaced",
     "task.added",
     "task.paused",
     "task.policy_changed",

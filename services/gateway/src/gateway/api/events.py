@@ -6,7 +6,8 @@ from uuid import UUID
 
 from litestar import get, post
 
-from carillon.cloudevents import BATCH, HTTP_PREFIXES, STRUCTURED, Envelope, UnreadableEventError, parse
+from carillon.cloudevents import BATCH, HTTP_PREFIXES, OWN, STRUCTURED, Envelope, UnreadableEventError, parse
+from carillon.contracts.runs import RunEnded
 from carillon.platform import Platform
 from carillon.telemetry.traces import current_traceparent
 from gateway.api.requests import Asked, Bodies, actor_of, query
@@ -78,7 +79,11 @@ async def _check(platform: Platform, envelopes: list[Envelope]) -> None:
     faults: list[Fault] = []
     for index, envelope in enumerate(envelopes):
         place = f"/{index}" if len(envelopes) > 1 else ""
-        if envelope.type not in contracts:
+        if envelope.source.startswith(OWN):
+            faults.append(Fault(f"{place}/source", f"begins with {OWN}, as only what runs say does; name your own"))
+        elif envelope.type == RunEnded.type:
+            faults.append(Fault(f"{place}/type", "is said by the platform alone, when a run has ended"))
+        elif envelope.type not in contracts:
             known = ", ".join(list(contracts)[:_MOST_TYPES]) or "none yet: start a service"
             faults.append(Fault(f"{place}/type", f"is not a known type of event; there are {known}"))
         else:
