@@ -150,7 +150,8 @@ REQUESTS = {
         for value in (
             "", "example.org", "ftp://example.org", "file:///etc/passwd", "javascript:alert(1)", "http://", "https:///x",
             "http://user:word@example.org", "http://example.org/a b", "http://example.org/\r\nX: y", "http://exämple.org",
-            "https://example.org\n", "http://[", "http://example.org:0/", "http://example.org:65536", "http://example.org:/", 7, None, "https://example.org/" + "x" * 2000,
+            "http://example.org:0/", "http://example.org:65536", "http://example.org:/",
+            "https://example.org\n", "http://[", 7, None, "https://example.org/" + "x" * 2000,
         )
     },
     **{
