@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 
+from carillon import clock
 from carillon.errors import InvalidArgumentsError
-from carillon.ledger.audit import Actor
+from carillon.ledger.audit import Actor, AuditSearch, record
 from carillon.ledger.dead_letters import MOST_KEPT_BYTES
 
 pytestmark = pytest.mark.real("unreadable messages")
@@ -32,6 +34,23 @@ async def test_a_message_that_was_cut_is_redelivered_with_a_body_only_and_stays(
         await platform.ledger.dead_letters.redeliver(letter["id"], platform.transport, ADA)
 
     assert len(await platform.history.dead_letters()) == 1
+
+
+async def test_the_audit_trail_is_free_while_the_transport_takes_its_time(platform, monkeypatch):
+    for _ in range(2):
+        await platform.bury("carillon.shop.events", "no JSON", b"{", {})
+    letters, (one, _) = platform.ledger.dead_letters, await platform.history.dead_letters()
+
+    async def take(*_: object) -> None:
+        async with asyncio.timeout(5), platform.ledger.transaction() as connection:
+            await record(connection, ADA.did("key.created", "meanwhile"))
+
+    monkeypatch.setattr(platform.transport, "redeliver", take)
+
+    assert await letters.redeliver(one["id"], platform.transport, ADA)
+    assert await letters.redeliver_oldest(one["fingerprint"], platform.transport, ADA, until=clock.now()) == 1
+    entries = await platform.audit.page(AuditSearch(actor=ADA.name, limit=4))
+    assert [entry["action"] for entry in entries] == ["message.redelivered", "key.created"] * 2
 
 
 async def test_unreadable_messages_are_forgotten_when_ended_runs_are(platform):

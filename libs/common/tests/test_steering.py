@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from shop import Shop, shop_service
 from carillon import Run, Service, Tasks
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import new_id
-from carillon.ledger.audit import Actor, AuditSearch
+from carillon.ledger.audit import Actor, AuditSearch, record
 from carillon.ledger.records import After, NewRun
 from carillon.ledger.selections import REPLAY_CHUNK
 from carillon.platform import Platform
@@ -51,6 +52,15 @@ async def entered(shop: Shop) -> bool:
 async def audited(platform: Platform, subject: str) -> list[tuple[str, str]]:
     rows = await platform.audit.page(AuditSearch(subject=subject))
     return [(row["action"], row["actor"]) for row in reversed(rows)]
+
+
+async def entries_about(platform: Platform, subject: str) -> list[Any]:
+    return list(reversed(await platform.audit.page(AuditSearch(subject=subject))))
+
+
+async def waits_for_a_lock(platform: Platform) -> bool:
+    query = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    return bool(await platform.ledger.pool.fetchval(query))
 
 
 def in_an_hour() -> datetime:
@@ -294,11 +304,61 @@ async def test_a_preview_binds_the_act_to_what_was_shown(platform):
     progress = await selections.act(selection.id, ADA, "storm")
 
     assert (selection.count, len(selection.sample)) == (3, 3)
-    assert progress == (3, 0, "cancel", 3, None, ())
+    assert progress == (3, 0, 0, "cancel", 3, None, ())
     assert [await state_of(platform, run) for run in (*shown, later)] == ["cancelled"] * 3 + ["queued"]
     errors = [(await platform.history.run(run))["error"]["message"] for run in shown]
     assert errors == ["cancelled by ada: storm"] * 3
     assert await audited(platform, str(selection.id)) == [("runs.cancelled", "ada")]
+
+
+@pytest.mark.real("selections")
+async def test_what_changed_since_the_preview_is_counted_apart(platform, shop):
+    async with running(shop_service(platform.settings, shop), platform):
+        failed = [await failed_run(platform) for _ in range(2)]
+    waiting = [await submitted(platform, run_at=in_an_hour()) for _ in range(2)]
+    ledger, where = platform.ledger, "r.id = any($1)"
+    chosen = [await ledger.selections.make("cancel", where, [waiting], {}, ADA)]
+    chosen += [await ledger.selections.make(act, where, [failed], {"of": "two"}, ADA) for act in ("settle", "delete")]
+    await ledger.steering.cancel(waiting[0], ADA)
+    await ledger.replays.settle(failed[:1], ADA)
+
+    acts = [await ledger.selections.act(selection.id, ADA, "why") for selection in chosen]
+    again = await ledger.selections.act(chosen[0].id, ADA)
+
+    assert [(act.done, act.skipped, act.remaining) for act in acts] == [(2, 1, 0), (2, 1, 0), (2, 0, 0)]
+    assert again == acts[0]
+    entries = [await entries_about(platform, str(selection.id)) for selection in chosen]
+    assert [[(e["reason"], e["details"]["runs"], e["details"]["selected"]) for e in of] for of in entries] == [
+        [("why", 1, 2)], [("why", 1, 2)], [("why", 2, 2)],
+    ]  # fmt: skip
+    assert entries[1][0]["details"]["filters"] == {"of": "two"}
+
+
+@pytest.mark.real("selections")
+async def test_acts_and_single_steering_take_their_locks_in_one_order(platform):
+    """The trail is written last: who acts on many waits for a run, and not the other way round."""
+    run = await submitted(platform, run_at=in_an_hour())
+    selection = await platform.ledger.selections.make("cancel", "r.id = $1", [run], {}, ADA)
+
+    async with platform.ledger.transaction() as connection:
+        await connection.execute("select from carillon.runs_live where id = $1 for update", run)
+        acting = asyncio.create_task(platform.ledger.selections.act(selection.id, ADA))
+        await eventually(partial(waits_for_a_lock, platform))
+        await record(connection, ADA.did("run.paused", str(run)))
+
+    assert (await acting).done == 1
+
+
+@pytest.mark.real("selections")
+async def test_a_run_and_its_replay_that_failed_too_are_run_again_once(platform, shop):
+    async with running(shop_service(platform.settings, shop), platform):
+        first = await failed_run(platform)
+        again = (await platform.ledger.replays.replay(first, ADA)).id
+        await ended(platform, again)
+
+    selection = await platform.ledger.selections.make("replay", "r.state = 'failed'", [], {}, ADA)
+
+    assert [row["id"] for row in selection.sample] == [again]
 
 
 @pytest.mark.real("selections")
@@ -331,7 +391,7 @@ async def test_what_goes_ahead_of_a_group_was_made_for_it_and_not_before(platfor
     acts = [await selections.act(selection.id, ADA) for selection in chosen]
 
     (made,) = await platform.history.replays_of(new)
-    assert [(act.done, act.canary) for act in acts] == [(1, None), (2, made["id"])]
+    assert [(act.done, act.skipped, act.canary) for act in acts] == [(1, 1, None), (2, 1, made["id"])]
 
 
 @pytest.mark.real("selections")

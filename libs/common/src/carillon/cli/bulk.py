@@ -56,8 +56,9 @@ def _run(action: str, filters: Sequence[str], wishes: Mapping[str, Any], *, yes:
         complain("Nothing was done.")
         return FAILED
     begun = {"selection": preview["token"], "count": preview["count"], "done": 0, "remaining": preview["count"]}
-    total = asyncio.run(act(gateway, begun, wishes))
-    sys.stdout.write(f"{total:,} {done}.\n")
+    told = asyncio.run(act(gateway, begun, wishes))
+    rest = f"; {told['skipped']:,} needed nothing any more" if told["skipped"] else ""
+    sys.stdout.write(f"{changed(told):,} {done}{rest}.\n")
     return OK
 
 
@@ -69,8 +70,8 @@ def _agreed(count: int, done: str) -> bool:
     return typer.confirm(f"{count:,} runs will be {done}. Go on?")
 
 
-async def act(gateway: Gateway, begun: Mapping[str, Any], wishes: Mapping[str, Any]) -> int:
-    """Act upon the rest of a selection, with a bar where there is a terminal; returns how many runs those were."""
+async def act(gateway: Gateway, begun: Mapping[str, Any], wishes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Act upon the rest of a selection, with a bar where there is a terminal; returns how it stands afterwards."""
     done, heard = begun, time.monotonic()
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         bar = progress.add_task("acting", total=begun["count"], completed=begun["done"])
@@ -83,7 +84,12 @@ async def act(gateway: Gateway, begun: Mapping[str, Any], wishes: Mapping[str, A
                     raise
                 await asyncio.sleep(AWAY_SECONDS)
             progress.update(bar, completed=done["done"])
-    total: int = done["done"]
+    return done
+
+
+def changed(told: Mapping[str, Any]) -> int:
+    """To how many runs something was done."""
+    total: int = told["done"] - told["skipped"]
     return total
 
 

@@ -59,7 +59,7 @@ async def _show_one(run: UUID, *, as_json: bool) -> int:
         changes = await history.changes(run)
         limit = await history.awaited_limit(run)
     if row is None:
-        complain("No run has this id; it may have ended longer ago than runs are kept.")
+        complain("No run has this id; it was deleted, or ended longer ago than runs are kept.")
         return FAILED
     if as_json:
         told = {**row, "attempts": attempts, "history": [asdict(change) for change in changes], "awaited_limit": limit}

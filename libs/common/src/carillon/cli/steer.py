@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 
-from carillon.cli.bulk import act
+from carillon.cli.bulk import act, changed
 from carillon.cli.exits import OK, in_one_sentence
 from carillon.cli.gateway import Gateway, step
 from carillon.cli.settings import CommandSettings
@@ -122,7 +122,7 @@ def replay_group(fingerprint: str, task: str | None, rate: float, *, canary: boo
     async def replay(gateway: Gateway) -> None:
         wishes = {"rate": rate, "canary": canary, "reason": reason}
         begun = await gateway.post(f"dead-letters/{step(fingerprint)}/replay", {**wishes, "task": task})
-        done = await act(gateway, begun, wishes)
+        done = changed(await act(gateway, begun, wishes))
         ahead = begun["canary"]
         say(f"{done} run again{f' when {ahead}, which goes ahead, has completed' if ahead else ''}.")
 

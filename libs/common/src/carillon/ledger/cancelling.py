@@ -52,10 +52,18 @@ class Cancelled(NamedTuple):
     asked: int
 
 
-async def cancel_all(
-    connection: Connection, runs: Sequence[UUID], told: Mapping[str, Any]
-) -> tuple[Cancelled, list[UUID]]:
-    """Cancel runs with all that they submitted, for what is `told`; also returns those that ended and are awaited."""
+class Family(NamedTuple):
+    """What a cancellation did to runs and all that they submitted."""
+
+    cancelled: Cancelled
+    #: Those that ended at once and whose end is awaited.
+    awaited: list[UUID]
+    #: Those that lived, and ended or were asked to.
+    lived: frozenset[UUID]
+
+
+async def cancel_all(connection: Connection, runs: Sequence[UUID], told: Mapping[str, Any]) -> Family:
+    """Cancel runs with all that they submitted, for what is `told`."""
     family = await connection.fetch(FAMILY, list(runs))
     encoded = orjson.dumps(told).decode()
     waiting = [row["id"] for row in family if row["state"] != "running"]
@@ -63,7 +71,8 @@ async def cancel_all(
     gone = await connection.fetch(CANCEL_WAITING, waiting, encoded) if waiting else []
     if running:
         await connection.execute(ASK_RUNNING, running, encoded)
-    return Cancelled(len(gone), len(running)), [row["id"] for row in gone if row["awaited"]]
+    lived = frozenset(row["id"] for row in family)
+    return Family(Cancelled(len(gone), len(running)), [row["id"] for row in gone if row["awaited"]], lived)
 
 
 def cancellation(actor: Actor, reason: str | None) -> dict[str, str]:

@@ -172,10 +172,10 @@ class DeadLetters:
                 return False
             if body is None and taken["size"] is not None:
                 raise InvalidArgumentsError(cut_message(taken["size"]))
-            entry = actor.did("message.redelivered", str(letter), reason, queue=taken["queue"], mended=body is not None)
-            await record(connection, entry)
             # Before the commit: what both the transport and the ledger then have is delivered twice, and dropped once.
             await transport.redeliver(taken["queue"], taken["body"] if body is None else body, taken["headers"])
+            entry = actor.did("message.redelivered", str(letter), reason, queue=taken["queue"], mended=body is not None)
+            await record(connection, entry)
         return True
 
     async def redeliver_oldest(
@@ -196,10 +196,10 @@ class DeadLetters:
         """
         async with self._ledger.transaction() as connection:
             rows = await connection.fetch(TAKE_OLDEST, fingerprint, until, min(most, REDELIVERED))
-            if rows:
-                await record(connection, actor.did("message.redelivered", fingerprint, reason, messages=len(rows)))
             for row in sorted(rows, key=lambda row: (row["received_at"], row["id"])):
                 await transport.redeliver(row["queue"], row["body"], row["headers"])
+            if rows:
+                await record(connection, actor.did("message.redelivered", fingerprint, reason, messages=len(rows)))
         return len(rows)
 
     async def discard(self, fingerprint: str, actor: Actor, reason: str | None = None) -> int:

@@ -90,7 +90,7 @@ class Followups:
                 for row in taken:
                     if row["cancel"] is not None:
                         # It was asked to end while it executed, and may have submitted more until it had.
-                        next_ += (await cancel_all(connection, [row["id"]], row["cancel"]))[1]
+                        next_ += (await cancel_all(connection, [row["id"]], row["cancel"])).awaited
                 called = [dict(row) for row in taken if row["callback_url"] is not None]
                 afterwards = await self.call_back(called, connection) if called else None
             if afterwards is not None:

@@ -26,9 +26,14 @@ from carillon.runs where id = any($1::uuid[]) and ended_on < 'infinity'
 """
 #: The replays there are of a run: one that lives or completed is the answer to the next wish for one.
 REPLAYS = "select id, state from carillon.runs where replay_of = $1 order by created_at desc"
+#: Locked in order, so that of two who settle the same runs one waits for the other.
 SETTLE = """
-update carillon.runs set settled_at = now()
-where id = any($1::uuid[]) and ended_on < 'infinity' and state = 'failed' and settled_at is null returning id
+with failed as (
+    select id from carillon.runs
+    where id = any($1::uuid[]) and ended_on < 'infinity' and state = 'failed' and settled_at is null
+    order by id for update
+)
+update carillon.runs r set settled_at = now() from failed f where r.id = f.id and r.ended_on < 'infinity' returning r.id
 """
 
 #: Ended like this, a run may be run again.

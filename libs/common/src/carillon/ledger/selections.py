@@ -41,8 +41,9 @@ MOST_TOLD_BYTES = 4_000
 #: What an act can do something to; the rest of what was asked for is not selected.
 FITTING: Mapping[Act, str] = {
     "cancel": "r.finished_at is null",
+    # A replay stands for what it repeats, unless it was cancelled: both together would do the same work twice.
     "replay": """r.state in ('failed', 'cancelled', 'partial') and not exists (
-        select from carillon.runs p where p.replay_of = r.id and p.state not in ('failed', 'cancelled', 'partial')
+        select from carillon.runs p where p.replay_of = r.id and p.state <> 'cancelled'
     )""",
     "settle": "r.state = 'failed' and r.settled_at is null",
     "delete": "r.finished_at is not null",
@@ -64,10 +65,10 @@ select r.id, r.task, r.state, r.created_at, r.finished_at, r.error->>'message' a
 from carillon.selected s join carillon.runs r on r.id = s.run_id where s.selection_id = $1 limit $2
 """
 TAKE = """
-select id, action, actor, filters, count, begun_at, canary from carillon.selections
+select id, action, actor, filters, count, skipped, begun_at, canary from carillon.selections
 where id = $1 and (begun_at is not null or made_at > now() - $2::interval) for update
 """
-BEGIN = "update carillon.selections set begun_at = now() where id = $1"
+NOTE = "update carillon.selections set begun_at = coalesce(begun_at, now()), skipped = $2 where id = $1"
 NEXT = """
 delete from carillon.selected where ctid = any(array(
     select ctid from carillon.selected where selection_id = $1 order by run_id limit $2
@@ -75,12 +76,17 @@ delete from carillon.selected where ctid = any(array(
 """
 SET_CANARY = "update carillon.selections set canary = $2 where id = $1"
 REMAINING = "select count(*) from carillon.selected where selection_id = $1"
+#: Their causes stay, as those of runs that are forgotten do: what was done once is not done again because a client or a
+#: broker repeats itself.
 DELETE = f"""
-with gone as (
-    delete from carillon.runs where id = any($1::uuid[]) and ended_on < 'infinity'
-    returning id, case when result ? '{MARK}' then result end as result
-), tries as (delete from carillon.attempts using gone where run_id = gone.id)
-select id, result from gone where result is not null
+with ended as (
+    select id from carillon.runs where id = any($1::uuid[]) and ended_on < 'infinity' order by id for update
+), gone as (
+    delete from carillon.runs r using ended e where r.id = e.id and r.ended_on < 'infinity'
+    returning r.id, case when r.result ? '{MARK}' then r.result end as result
+), tries as (delete from carillon.attempts using gone where run_id = gone.id
+), needs as (delete from carillon.needs using gone where run_id = gone.id)
+select id, result from gone
 """
 FORGET = """
 with old as (delete from carillon.selections where made_at < now() - interval '1 day' returning id)
@@ -102,7 +108,9 @@ class Selection:
 class Progress(NamedTuple):
     """How far an act is."""
 
+    #: How many were looked at, and of how many of these nothing had to be done any more: they had changed since.
     done: int
+    skipped: int
     remaining: int
     #: What is done, and of how many runs in all.
     action: Act
@@ -111,6 +119,15 @@ class Progress(NamedTuple):
     canary: UUID | None = None
     #: The results of deleted runs that lie in storage: whoever acts deletes those.
     stored: Sequence[Stored] = ()
+
+
+class _Chunk(NamedTuple):
+    """What a call did: how many runs it changed, and what is left to others."""
+
+    changed: int
+    awaited: Sequence[UUID] = ()
+    stored: Sequence[Stored] = ()
+    canary: UUID | None = None
 
 
 class _Rate(NamedTuple):
@@ -170,52 +187,59 @@ class Selections:
             if found is None or found["actor"] != actor.name:
                 message = "no such selection, or it was made more than 15 minutes ago; make the preview again"
                 raise InvalidArgumentsError(message)
-            action: Act = found["action"]
-            if found["begun_at"] is None:
-                await connection.execute(BEGIN, selection)
-                entry = actor.did(
-                    _DONE[action], str(selection), reason, runs=found["count"], filters=_told(found["filters"])
-                )
-                await record(connection, entry)
             before = await connection.fetchval(REMAINING, selection)
-            most = REPLAY_CHUNK if action == "replay" else CHUNK
+            most = REPLAY_CHUNK if found["action"] == "replay" else CHUNK
             chosen = [row["run_id"] for row in await connection.fetch(NEXT, selection, most)]
-            awaited: Sequence[UUID] = ()
-            stored: Sequence[Stored] = ()
-            ahead = found["canary"]
-            if action == "replay":
-                rate = _Rate(per_second, found["count"] - before, canary)
-                ahead = await self._replay(connection, found, chosen, actor, rate)
-            elif action == "cancel":
-                awaited = (await cancel_all(connection, chosen, cancellation(actor, reason)))[1]
-            elif action == "settle":
-                await connection.fetch(SETTLE, chosen)
-            else:
-                stored = await _delete(connection, chosen)
-        await self._ledger.followups.follow(awaited)
-        done, left = found["count"] - before + len(chosen), before - len(chosen)
-        return Progress(done, left, action, found["count"], ahead, stored)
+            rate = _Rate(per_second, found["count"] - before, canary)
+            chunk = await self._act(connection, found, chosen, actor, reason, rate)
+            skipped, left = found["skipped"] + len(chosen) - chunk.changed, before - len(chosen)
+            await connection.execute(NOTE, selection, skipped)
+            if chosen:
+                details = {"runs": chunk.changed, "selected": found["count"], "remaining": left}
+                told = {} if found["begun_at"] else {"filters": _told(found["filters"])}
+                entry = actor.did(_DONE[found["action"]], str(selection), reason, **details, **told)
+                await record(connection, entry)
+        await self._ledger.followups.follow(chunk.awaited)
+        done, count = found["count"] - left, found["count"]
+        return Progress(done, skipped, left, found["action"], count, chunk.canary, chunk.stored)
+
+    async def _act(
+        self,
+        connection: Connection,
+        selection: asyncpg.Record,
+        runs: Sequence[UUID],
+        actor: Actor,
+        reason: str | None,
+        rate: _Rate,
+    ) -> _Chunk:
+        """Act upon the next of a selection."""
+        action: Act = selection["action"]
+        if action == "replay":
+            return await self._replay(connection, selection, runs, actor, rate)
+        if action == "cancel":
+            family = await cancel_all(connection, runs, cancellation(actor, reason))
+            return _Chunk(len(family.lived.intersection(runs)), family.awaited)
+        if action == "settle":
+            return _Chunk(len(await connection.fetch(SETTLE, runs)))
+        gone = await connection.fetch(DELETE, runs)
+        stored = [kept for row in gone if (kept := stored_in(row["id"], row["result"])) is not None]
+        return _Chunk(len(gone), stored=stored)
 
     async def _replay(
         self, connection: Connection, selection: asyncpg.Record, runs: Sequence[UUID], actor: Actor, rate: _Rate
-    ) -> UUID | None:
-        """Run the next of a selection again; returns the run that goes ahead."""
+    ) -> _Chunk:
+        """Run the next of a selection again, one of them ahead of the others where that is wished and none is yet."""
         canary: UUID | None = selection["canary"]
-        left = list(runs)
+        left, made = list(runs), 0
         while rate.ahead and canary is None and left:
             ahead = await self._ledger.replays.replay_all(connection, [left.pop(0)], actor)
             # A replay that was there already shows nothing about what is mended now.
-            canary = ahead[0].id if ahead and ahead[0].created else None
-            await connection.execute(SET_CANARY, selection["id"], canary)
+            if ahead and ahead[0].created:
+                canary, made = ahead[0].id, 1
+                await connection.execute(SET_CANARY, selection["id"], canary)
         pace = Pace(canary, rate.per_second, rate.earlier)
-        await self._ledger.replays.replay_all(connection, left, actor, pace)
-        return canary
-
-
-async def _delete(connection: Connection, runs: Sequence[UUID]) -> list[Stored]:
-    """Delete these runs; returns which of their results lie in storage."""
-    rows = await connection.fetch(DELETE, list(runs))
-    return [stored for row in rows if (stored := stored_in(row["id"], row["result"])) is not None]
+        made += sum(one.created for one in await self._ledger.replays.replay_all(connection, left, actor, pace))
+        return _Chunk(made, canary=canary)
 
 
 def _told(filters: Mapping[str, Any]) -> object:

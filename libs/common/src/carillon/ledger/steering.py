@@ -82,7 +82,7 @@ class Steering:
         changes nothing, and is not recorded.
         """
         async with self._ledger.transaction() as connection:
-            cancelled, awaited = await cancel_all(connection, [run], cancellation(actor, reason))
+            cancelled, awaited, _ = await cancel_all(connection, [run], cancellation(actor, reason))
             if any(cancelled):
                 await record(connection, actor.did("run.cancelled", str(run), reason, **cancelled._asdict()))
         await self._ledger.followups.follow(awaited)

@@ -147,6 +147,8 @@ selections = Table(
     Column("actor", Text, nullable=False),
     Column("filters", JSONB, nullable=False),
     Column("count", Integer, nullable=False),
+    # Of how many of those that were acted upon nothing had to be done any more.
+    Column("skipped", Integer, nullable=False, server_default="0"),
     # Of a replay: the run that goes ahead.
     Column("canary", UUID(as_uuid=True)),
     _when("made_at", nullable=False),

@@ -203,7 +203,7 @@ async def discard_group(request: Asked, fingerprint: str, platform: Platform, bo
     selection, progress = await _on_group(platform, "settle", fingerprint, actor, wishes)
     if selection is None and not thrown:
         raise _no_group()
-    return Discarded(count=progress.done + thrown, remaining=progress.remaining)
+    return Discarded(count=progress.done - progress.skipped + thrown, remaining=progress.remaining)
 
 
 @post("/api/v1/dead-letters/messages/{id:str}/redeliver", status_code=200, tags=["Dead letters"])
@@ -238,7 +238,7 @@ async def _on_group(
     """Act upon the failed runs of a group for as long as a request may take; no selection when there are none."""
     name, task = _fingerprint(fingerprint), wishes.get("task")
     if not await platform.ledger.dead_letters.runs_of(name, task, limit=1):
-        return None, Progress(0, 0, action, 0)
+        return None, Progress(0, 0, 0, action, 0)
     filters = {"fingerprint": name} | ({} if task is None else {"task": task})
     try:
         selection = await platform.ledger.selections.make(action, OF_GROUP, [name, task], filters, actor)

@@ -127,6 +127,9 @@ async def known_run(platform: Platform, id: UUID) -> Any:  # noqa: A002 - what i
     """The row of a run; raises `ProblemError` where there is none."""
     row = await platform.history.run(id)
     if row is None:
-        message = "no run has this id; it may have ended longer ago than runs are kept"
+        message = (
+            "no run has this id; it was deleted, or ended longer ago than runs are kept. A submit with its idempotency "
+            "key still answers with this id and runs nothing; use another key to run it again"
+        )
         raise ProblemError(NOT_FOUND, message)
     return row

@@ -187,6 +187,8 @@ class SelectionView(View, frozen=True, kw_only=True):
 class ActView(View, frozen=True, kw_only=True):
     """How far an act on many runs is. While `remaining` is not 0, `POST /api/v1/selections/{selection}/act` goes on.
 
+    `skipped` says of how many of those that are done nothing had to be done any more: they had changed since
+    the preview.
     `canary` is the run of a replay that goes ahead of the others, which start when it has completed.
     """
 
@@ -194,6 +196,7 @@ class ActView(View, frozen=True, kw_only=True):
     action: str
     count: int
     done: int
+    skipped: int
     remaining: int
     canary: UUID | None
 

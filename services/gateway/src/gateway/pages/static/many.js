@@ -65,12 +65,13 @@ export async function perform(open, { action, token, total, wishes, begun = null
   const more = element("div", { id: "replayed" });
   open.dialog.replaceChildren(element("h2", {}, does(action, total)), bar, told, more, foot(button));
   button.focus();
-  let last = begun ?? { done: 0, remaining: total, canary: null };
+  let last = begun ?? { done: 0, skipped: 0, remaining: total, canary: null };
   let stopped = false;
   button.onclick = () => (stopped = true);
   for (;;) {
     bar.value = last.done;
-    told.textContent = `${last.done.toLocaleString("en")} of ${runs(total)} ${ACTS[action].past}`;
+    told.textContent = `${(last.done - last.skipped).toLocaleString("en")} of ${runs(total)} ${ACTS[action].past}`;
+    if (last.skipped) told.textContent += `; ${last.skipped.toLocaleString("en")} needed nothing any more`;
     if (!last.remaining || stopped || !open.dialog.isConnected) break;
     const answer = await send(`/api/v1/selections/${token}/act`, wishes);
     if (!answer?.data) {
@@ -83,8 +84,9 @@ export async function perform(open, { action, token, total, wishes, begun = null
   else bar.classList.add("good");
   button.textContent = "Close";
   button.onclick = () => open.close();
-  if (action === "replay" && last.done) follow(open, more, { task, since, canary: last.canary, made: last.done, rate: wishes.rate });
-  return last.done;
+  const changed = last.done - last.skipped;
+  if (action === "replay" && changed) follow(open, more, { task, since, canary: last.canary, made: changed, rate: wishes.rate });
+  return changed;
 }
 
 // How the repetitions fare: the one that goes ahead, then all of them, as long as the window is open.
