@@ -129,6 +129,21 @@ def test_pages_follow_each_other_and_filters_hold_together(gateway):
     assert trail(gateway, "?actor=nobody") == []
     newest = trail(gateway, "?limit=1")[0]
     assert [entry["seq"] for entry in trail(gateway, f"?since={newest['at']}")] == [newest["seq"]]
+    assert trail(gateway, f"?until={newest['at']}&limit=1")[0]["seq"] == newest["seq"] - 1
+
+
+def test_an_entry_that_was_noted_is_looked_for_in_the_chain(gateway):
+    gateway.post(PAUSE, {})
+    newest = trail(gateway, "?limit=1")[0]
+
+    kept, lost = (
+        gateway.http.get(f"/api/v1/audit/verify?noted={newest['seq']}:{digest}").json()
+        for digest in (newest["hash"], "0" * 64)
+    )
+
+    assert (kept["holds"], lost["holds"]) == (True, False)
+    assert lost["broken"]["seq"] == newest["seq"]
+    assert gateway.http.get("/api/v1/audit/verify?noted=7").status_code == 422
 
 
 def test_the_whole_trail_can_be_walked_by_its_cursors_and_checked_with_json_and_sha256(gateway):
@@ -152,7 +167,8 @@ def test_the_whole_trail_can_be_walked_by_its_cursors_and_checked_with_json_and_
     "query",
     [
         "limit=0", "limit=201", "limit=-1", "limit=ten", "limit=1&limit=2", "actor=%00", "subject=a%00b", "actor=",
-        "action=schedule.exploded", "action=%00", "since=yesterday", "since=2026-02-30T00:00:00Z", "until=x", "cursor=",
+        "action=schedule.exploded", "action=%00", "since=yesterday", "since=2026-02-30T00:00:00Z", "until=x",
+        "since=0001-01-01T00:00:00%2B14:00", "until=9999-12-31T23:59:59-14:00", "cursor=",
         "cursor=x", "cursor=%00", "cursor=AAAAAAAAAAEAAAAAAAAAAAAAAAAAAAA", f"cursor={'x' * 101}", "actor=" + "x" * 201,
     ],
 )  # fmt: skip

@@ -83,7 +83,7 @@ def test_every_other_filter_chooses_too(gateway, rung):
         "longer=-1", "longer=x", "longer=1e5", "longer=NaN", "longer=99999999999", "longer=2&shorter=2", "shorter=",
         "worker=7", "parent=null", "replay_of=%00", "priority=3", "priority=HIGH", "unique_key=", "fingerprint=%0A",
         "finished_since=yesterday", "finished_since=2026-02-02T00:00:00Z&finished_until=2026-02-01T00:00:00Z",
-        "since=0001-01-01T00:00:00%2B23:59",
+        "since=0001-01-01T00:00:00%2B23:59", "domain=bells&until=0001-01-01T00:00:00Z",
     ],
 )  # fmt: skip
 def test_a_filter_that_does_not_fit_is_refused_and_named(gateway, query):
@@ -123,7 +123,10 @@ def test_statistics_count_what_ended_in_the_window(gateway, rung):
     assert gateway.http.get(STATISTICS, params={"since": before, "until": until}).status_code == 422
 
 
-@pytest.mark.parametrize("query", ["since=x", "since=2999-01-01T00:00:00Z", "until=2026-01-01", "days=7", "task="])
+@pytest.mark.parametrize(
+    "query",
+    ["since=x", "since=2999-01-01T00:00:00Z", "until=2026-01-01", "days=7", "task=", "until=0001-01-01T00:00:00Z"],
+)
 def test_a_window_that_does_not_fit_is_refused(gateway, query):
     assert gateway.http.get(f"{STATISTICS}?{query}").status_code == 422
 

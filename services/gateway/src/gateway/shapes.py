@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator, FormatChecker, ValidationError, val
 from jsonschema.protocols import Validator
 from referencing.exceptions import Unresolvable
 
+from carillon.ledger.typed import in_reach
 from gateway.bodies import shown
 from gateway.errors import Fault
 
@@ -27,11 +28,11 @@ _formats = FormatChecker(["uuid", "date"])
 
 
 def moment(text: str) -> datetime:
-    """The moment that an RFC 3339 timestamp names; raises `ValueError`."""
+    """The moment that an RFC 3339 timestamp names, in UTC; raises `ValueError`, also where it is out of reach."""
     if not MOMENT.match(text) or text != text.strip():
         message = "is not an RFC 3339 timestamp with an offset, such as 2026-11-24T09:00:00Z"
         raise ValueError(message)
-    return datetime.fromisoformat(text)
+    return in_reach(datetime.fromisoformat(text))
 
 
 def _is_moment(value: object) -> bool:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import datetime
 from typing import NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from carillon.cli.asking import asking
 from carillon.cli.exits import FAILED, OK, complain, in_one_sentence
 from carillon.cli.tables import print_table
-from carillon.errors import ConfigurationError
-from carillon.ledger.audit import ACTIONS, Audit, AuditSearch
+from carillon.errors import ConfigurationError, InvalidArgumentsError
+from carillon.ledger.audit import ACTIONS, MOST_ROWS, Audit, AuditSearch, Row
 from carillon.ledger.audit_chain import Link, canonical
+from carillon.ledger.typed import moment
 
 TRAIL = "audit trail"
 COLUMNS = ("seq", "at", "actor", "action", "subject", "reason", "origin")
@@ -27,6 +32,7 @@ class Wanted(NamedTuple):
     action: str | None
     subject: str | None
     since: str | None
+    until: str | None
     limit: int
 
 
@@ -42,12 +48,25 @@ def check(noted: str | None) -> int:
 
 async def _show(search: AuditSearch, *, as_json: bool) -> int:
     async with asking(TRAIL) as engine:
-        rows = await Audit(engine).page(search)
-    if as_json:
-        sys.stdout.writelines(f"{canonical(row)}\n" for row in rows)
-    else:
-        print_table(COLUMNS, ([row[name] for name in COLUMNS] for row in rows), "No entry.")
+        if as_json:
+            async for rows in _pages(engine, search):
+                sys.stdout.writelines(f"{canonical(row)}\n" for row in rows)
+            return OK
+        found = [[row[name] for name in COLUMNS] async for rows in _pages(engine, search) for row in rows]
+    print_table(COLUMNS, found, "No entry.")
     return OK
+
+
+async def _pages(engine: AsyncEngine, search: AuditSearch) -> AsyncIterator[list[Row]]:
+    """As many entries as are wanted, a page at a time."""
+    left, before = search.limit, search.before
+    while left > 0:
+        rows = await Audit(engine).page(replace(search, limit=min(left, MOST_ROWS), before=before))
+        if rows:
+            yield rows
+        if len(rows) < min(left, MOST_ROWS):
+            break
+        left, before = left - len(rows), rows[-1]["seq"]
 
 
 async def _check(noted: Link | None) -> int:
@@ -69,19 +88,21 @@ def _search(wanted: Wanted) -> AuditSearch:
     if wanted.action is not None and wanted.action not in ACTIONS:
         message = f"There is no action {wanted.action!r}; there are {', '.join(ACTIONS)}."
         raise ConfigurationError(message)
-    since = None if wanted.since is None else _moment(wanted.since)
     return AuditSearch(
-        actor=wanted.actor, action=wanted.action, subject=wanted.subject, since=since, limit=wanted.limit
+        actor=wanted.actor,
+        action=wanted.action,
+        subject=wanted.subject,
+        since=_moment("--since", wanted.since),
+        until=_moment("--until", wanted.until),
+        limit=wanted.limit,
     )
 
 
-def _moment(typed: str) -> datetime:
+def _moment(word: str, typed: str | None) -> datetime | None:
     try:
-        found = datetime.fromisoformat(typed)
-    except ValueError as error:
-        message = f"{typed!r} is no moment; write one like 2026-11-24 or 2026-11-24T09:00:00Z."
-        raise ConfigurationError(message) from error
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+        return None if typed is None else moment(word, typed)
+    except InvalidArgumentsError as error:
+        raise ConfigurationError(f"{error}.") from error
 
 
 def _link(noted: str | None) -> Link | None:

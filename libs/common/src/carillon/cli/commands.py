@@ -63,7 +63,8 @@ def newest(
     action: Annotated[str | None, typer.Option(help="What was done, such as `schedule.paused`.")] = None,
     subject: Annotated[str | None, typer.Option(help="What it was done to.")] = None,
     since: Annotated[str | None, typer.Option(help="Such as 2026-11-24T09:00:00Z, or a day.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many entries, newest first.")] = 50,
+    until: Annotated[str | None, typer.Option(help="Before this moment.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many entries, newest first.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on each line.")] = False,
 ) -> None:
     """Show the newest entries of the audit trail."""
@@ -71,7 +72,7 @@ def newest(
         return
     from carillon.cli.audit import Wanted, show  # noqa: PLC0415 - see above
 
-    raise typer.Exit(show(Wanted(actor, action, subject, since, limit), as_json=as_json))
+    raise typer.Exit(show(Wanted(actor, action, subject, since, until, limit), as_json=as_json))
 
 
 @audit.command()

@@ -176,7 +176,9 @@ class AuditSearch:
     actor: str | None = None
     action: str | None = None
     subject: str | None = None
+    #: Done at or after the first moment, and before the second.
     since: datetime | None = None
+    until: datetime | None = None
     #: Only entries with a smaller number: where the next page begins.
     before: int | None = None
     limit: int = 50
@@ -210,6 +212,8 @@ def _conditions(search: AuditSearch) -> list[ColumnElement[bool]]:
     found = [audit.c[name] == value for name, value in named.items() if value is not None]
     if search.since is not None:
         found.append(audit.c.at >= search.since)
+    if search.until is not None:
+        found.append(audit.c.at < search.until)
     if search.before is not None:
         found.append(audit.c.seq < search.before)
     return found

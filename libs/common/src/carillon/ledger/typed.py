@@ -13,6 +13,8 @@ from carillon.errors import InvalidArgumentsError
 from carillon.ledger.records import Priority
 from carillon.ledger.search import Search
 
+#: No run, event or entry is from another time.
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 _MOMENTS = ("since", "until", "finished_since", "finished_until")
 _IDS = ("worker", "parent", "replay_of")
 _TEXTS = ("task", "domain", "fingerprint", "unique_key")
@@ -75,11 +77,18 @@ def moment(word: str, text: str) -> datetime:
     """The moment that a text names, of UTC where it names no offset; raises `InvalidArgumentsError` with the word."""
     try:
         found = datetime.fromisoformat(text)
-        # One that is not in the calendar everywhere has no day to look in.
-        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
+        return in_reach(found if found.tzinfo is not None else found.replace(tzinfo=UTC))
+    except ValueError as error:
         message = f"{word} is no moment; write one like 2026-11-24 or 2026-11-24T09:00:00Z"
         raise InvalidArgumentsError(message) from error
+
+
+def in_reach(given: datetime) -> datetime:
+    """A moment, in UTC, if whatever is added to it or taken from it stays in the calendar; raises `ValueError`."""
+    if not EARLIEST <= given < LATEST:
+        message = f"lies before {EARLIEST.year} or after {LATEST.year - 1}"
+        raise ValueError(message)
+    return given.astimezone(UTC)
 
 
 def _id(word: str, text: str) -> UUID:

@@ -7,7 +7,7 @@ from typing import Any
 
 from carillon.ledger.records import MOST_KEY
 from gateway.access import CLOSED
-from gateway.api.audit import AUDIT
+from gateway.api.audit import AUDIT, VERIFY
 from gateway.api.dead_letters import DISCARD, GROUPS, MEMBERS, REDELIVER, REDELIVER_GROUP, REPLAY_GROUP
 from gateway.api.keys import CREATE
 from gateway.api.past import WINDOW
@@ -109,6 +109,7 @@ _QUERIES: dict[tuple[str, str], Mapping[str, Any]] = {
     ("/api/v1/tasks/scheduled/{name}/fires", "get"): NEWEST,
     ("/api/v1/events", "get"): NEWEST,
     ("/api/v1/audit", "get"): AUDIT,
+    ("/api/v1/audit/verify", "get"): VERIFY,
     ("/api/v1/dead-letters", "get"): GROUPS,
     ("/api/v1/dead-letters/{fingerprint}", "get"): MEMBERS,
 }

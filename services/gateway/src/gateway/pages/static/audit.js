@@ -6,7 +6,8 @@ import { count, element, moment } from "./shared.js";
 
 const PAGE = 50;
 const POLL_MS = 5000;
-const FILTERS = { action: ["What was done", "run.cancelled"], actor: ["Who", "local"], subject: ["To what", "a run's id, a schedule, a key"] };
+const FILTERS = { action: ["What was done", "run.cancelled"], actor: ["Who", "local"], subject: ["To what", "a run's id, a schedule, a key"], since: ["Since", ""], until: ["Until", ""] };
+const MOMENTS = new Set(["since", "until"]);
 const RUN = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 let filters = new URLSearchParams(location.search);
@@ -15,7 +16,7 @@ let typing = null;
 
 function form(actions) {
   place("filters").replaceChildren(
-    ...Object.entries(FILTERS).map(([name, [title, example]]) => element("div", {}, element("label", { for: `by-${name}` }, title), name === "action" ? choice(actions) : element("input", { id: `by-${name}`, name, value: filters.get(name) ?? "", placeholder: example, spellcheck: "false", autocomplete: "off", maxlength: "200" }))),
+    ...Object.entries(FILTERS).map(([name, [title, example]]) => element("div", {}, element("label", { for: `by-${name}` }, title), name === "action" ? choice(actions) : element("input", { type: MOMENTS.has(name) ? "datetime-local" : "text", id: `by-${name}`, name, value: filters.get(name) ?? "", placeholder: example, spellcheck: "false", autocomplete: "off", maxlength: "200" }))),
     element("button", { type: "button", id: "clear", onclick: () => { place("filters").reset(); search(new URLSearchParams()); form(actions); place("by-action").focus(); } }, "Clear"));
 }
 
@@ -34,7 +35,9 @@ function search(wanted) {
 
 async function once() {
   const asked = `${filters} ${cursors.length}`;
-  const page = new URLSearchParams([...filters, ["limit", String(PAGE)], ...(cursors.at(-1) ? [["cursor", cursors.at(-1)]] : [])]);
+  // What is typed is of the reader's own clock.
+  const typed = [...filters].map(([name, text]) => [name, MOMENTS.has(name) && !Number.isNaN(Date.parse(text)) ? new Date(text).toISOString() : text]);
+  const page = new URLSearchParams([...typed, ["limit", String(PAGE)], ...(cursors.at(-1) ? [["cursor", cursors.at(-1)]] : [])]);
   const { data, detail, errors, status } = await read(`/api/v1/audit?${page}`);
   if (asked !== `${filters} ${cursors.length}`) return POLL_MS;
   complain(data ? "" : errors.map((fault) => `${fault.pointer} ${fault.detail}`).join("; ") || detail);
