@@ -52,8 +52,8 @@ async def list_audit(request: Asked, platform: Platform, cursors: Cursors) -> Au
     limit = asked.get("limit", 50)
     filters = {name: value for name, value in asked.items() if name not in {"cursor", "limit"}}
     before = cursors.read_number(asked["cursor"], filters) if "cursor" in asked else None
-    moments = {name: moment(filters[name]) for name in ("since", "until") if name in filters}
-    search = AuditSearch(**filters | moments, before=before, limit=limit + 1)
+    moments: dict[str, Any] = {name: moment(filters[name]) for name in ("since", "until") if name in filters}
+    search = AuditSearch(**(filters | moments), before=before, limit=limit + 1)
     rows = await platform.audit.page(search)
     page, more = rows[:limit], len(rows) > limit
     return AuditPage(
