@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 
@@ -67,6 +68,13 @@ class UnknownTaskError(PermanentError):
 
 class InvalidArgumentsError(PermanentError):
     """The arguments do not fit the task's schema."""
+
+
+class Fault(NamedTuple):
+    """One thing wrong with a value. `pointer` is where: a JSON pointer from its root."""
+
+    pointer: str
+    detail: str
 
 
 class UnknownNeedError(InvalidArgumentsError):
