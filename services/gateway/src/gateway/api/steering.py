@@ -141,15 +141,11 @@ async def _pause(request: Asked, name: str, platform: Platform, bodies: Bodies) 
 
 async def _resume(request: Asked, name: str, platform: Platform, bodies: Bodies) -> SteeredQueue:
     reason = await bodies.reason(request)
-    changed = await platform.ledger.steering.resume(name, operator_of(request), reason)
-    if not changed and not await _exists(platform, name):
-        raise _nobody()
+    try:
+        changed = await platform.ledger.steering.resume(name, operator_of(request), reason)
+    except InvalidArgumentsError:
+        raise _nobody() from None
     return SteeredQueue(name=name, paused=False, changed=changed)
-
-
-async def _exists(platform: Platform, name: str) -> bool:
-    found = await (platform.catalogue.task(name) if "." in name else platform.catalogue.tasks_of(name))
-    return bool(found)
 
 
 async def _refuse_misfits(platform: Platform, name: str, args: object) -> None:

@@ -77,8 +77,7 @@ class MemorySteering(Steering):
 
     async def pause(self, name: str, actor: Actor, reason: str | None = None) -> bool:
         """Let nothing of a domain, or of one task, start; False when it was paused before."""
-        if not any(name in {task["name"], task["domain"]} for task in self._store.tasks.values()):
-            raise InvalidArgumentsError(unknown_name(name))
+        self._check_known(name)
         if name in self._store.holds:
             return False
         self._store.holds[name] = {"name": name, "actor": actor.name, "reason": reason, "since": clock.now()}
@@ -90,12 +89,17 @@ class MemorySteering(Steering):
     async def resume(self, name: str, actor: Actor, reason: str | None = None) -> bool:
         """Let a paused domain or task start its runs again; False when it was not paused."""
         if self._store.holds.pop(name, None) is None:
+            self._check_known(name)
             return False
         self._store.record(actor.did(word(name, "resumed"), name, reason))
         domain = name.partition(".")[0]
         for woken in (domain, gate_of(domain)):
             self._store.wake(woken)
         return True
+
+    def _check_known(self, name: str) -> None:
+        if not any(name in {task["name"], task["domain"]} for task in self._store.tasks.values()):
+            raise InvalidArgumentsError(unknown_name(name))
 
     async def holds(self) -> list[Hold]:
         """What is paused, by name."""
