@@ -190,9 +190,26 @@ async def let_the_worker_look(platform: Platform) -> None:
         await eventually(has_beaten)
 
 
-async def test_pausing_what_nobody_knows_is_refused(platform):
+@pytest.mark.parametrize("word", ["pause", "resume"])
+async def test_steering_what_nobody_knows_is_refused(platform, word):
     with pytest.raises(InvalidArgumentsError, match="no domain and no task is called 'shoe'"):
-        await platform.ledger.steering.pause("shoe", ADA)
+        await getattr(platform.ledger.steering, word)("shoe", ADA)
+
+
+async def test_what_was_paused_and_is_not_offered_any_more_can_be_resumed(platform):
+    steering, tasks = platform.ledger.steering, Tasks("shop")
+
+    @tasks.task()
+    async def add() -> None:
+        """Add nothing. Safe to run twice: it does nothing."""
+
+    await platform.catalogue.register("shop", [add.entry(queue="shop")], [], {})
+    await steering.pause("shop", ADA)
+    await platform.catalogue.register("shop", [], [], {})
+
+    assert await steering.resume("shop", ADA)
+    with pytest.raises(InvalidArgumentsError, match="no domain and no task is called 'shop'"):
+        await steering.resume("shop", ADA)
 
 
 async def test_one_run_is_paused_and_goes_on_when_it_is_resumed(platform, shop):

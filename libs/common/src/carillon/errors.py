@@ -17,6 +17,7 @@ CarillonError
 ├── IdempotencyConflictError
 ├── SearchTooWideError    a question to the past that would take too long; the sentence says how to narrow it
 ├── UniqueConflictError   a run with this unique key is there, and the submit was to be refused then
+├── ReplayConflictError   the run was run again before, with other arguments than those that are wanted now
 ├── PlatformUnavailableError
 └── ConfigurationError
 ```
@@ -30,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 
@@ -66,6 +68,13 @@ class UnknownTaskError(PermanentError):
 
 class InvalidArgumentsError(PermanentError):
     """The arguments do not fit the task's schema."""
+
+
+class Fault(NamedTuple):
+    """One thing wrong with a value. `pointer` is where: a JSON pointer from its root."""
+
+    pointer: str
+    detail: str
 
 
 class UnknownNeedError(InvalidArgumentsError):
@@ -146,6 +155,15 @@ class UniqueConflictError(CarillonError):
         super().__init__(message)
         self.run = run
         self.positions = tuple(positions)
+
+
+class ReplayConflictError(CarillonError):
+    """A run was run again before, with other arguments, and that replay lives or went well; `run` is its id."""
+
+    def __init__(self, run: UUID, state: str) -> None:
+        advice = "submit its task anew if these are wanted too" if state == "completed" else "cancel that one first"
+        super().__init__(f"the run {run} repeats it already, with other arguments, and is {state}; {advice}")
+        self.run = run
 
 
 class PlatformUnavailableError(CarillonError):

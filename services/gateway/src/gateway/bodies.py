@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from carillon.shapes import shown
 from gateway.errors import INVALID, MALFORMED, MEDIA_TYPE, TOO_LARGE, TOO_SLOW, Fault, ProblemError, invalid
 
 #: Deeper structures are refused before they are parsed.
@@ -136,12 +137,6 @@ def _refuse_characters(value: object, pointer: str) -> None:
         for name, item in value.items():
             _refuse_characters(name, pointer)
             _refuse_characters(item, f"{pointer}/{shown(name)}")
-
-
-def shown(name: str) -> str:
-    """A name from outside, safe to print and short."""
-    printable = "".join(c if c.isprintable() else "\ufffd" for c in name[:60])
-    return printable if len(name) <= len(printable) else f"{printable}..."
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

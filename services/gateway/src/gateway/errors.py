@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from carillon import errors
+
 
 class Kind(NamedTuple):
     """One kind of problem: its anchor on the documentation page, its HTTP status, and its title."""
@@ -16,13 +18,6 @@ class Kind(NamedTuple):
     slug: str
     status: int
     title: str
-
-
-class Fault(NamedTuple):
-    """One thing wrong with a request. `pointer` is where: a JSON pointer, a parameter or a header."""
-
-    pointer: str
-    detail: str
 
 
 MALFORMED = Kind("malformed", 400, "The request cannot be read")
@@ -43,6 +38,10 @@ KINDS = (
     MALFORMED, KEY_REQUIRED, NOT_FOUND, METHOD_NOT_ALLOWED, TOO_SLOW, CONFLICT, TOO_LARGE, MEDIA_TYPE, INVALID,
     KEY_REUSED, HEADERS_TOO_LARGE, INTERNAL, UNAVAILABLE,
 )  # fmt: skip
+
+
+#: One thing wrong with a request. Its `pointer` is a JSON pointer, a parameter or a header.
+Fault = errors.Fault
 
 
 class ProblemError(Exception):

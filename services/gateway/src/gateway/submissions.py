@@ -12,8 +12,8 @@ from carillon.callbacks import CALLBACK_URL, MOST_URL
 from carillon.ids import derived_id, new_id
 from carillon.ledger.records import MOST_KEY, MOST_NEEDS, NewRun, Priority
 from carillon.options import after_of, unique_of
+from carillon.shapes import faults_of, moment
 from gateway.errors import Fault, invalid
-from gateway.shapes import faults_of, moment
 
 YEAR = timedelta(days=365)
 #: How far back `run_at` may lie: a caller's queue may have held the request for a while.

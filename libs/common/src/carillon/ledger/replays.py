@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 
 from carillon import clock
-from carillon.errors import InvalidArgumentsError
+from carillon.errors import InvalidArgumentsError, ReplayConflictError
 from carillon.ids import new_id
 from carillon.ledger.audit import Actor, record
 from carillon.ledger.records import After, NewRun, Submitted, cause_of
@@ -24,8 +24,11 @@ ORIGINALS = """
 select id, domain, task, state, args, labels, priority, event_id, cause, callback_url
 from carillon.runs where id = any($1::uuid[]) and ended_on < 'infinity'
 """
-#: The replays there are of a run: one that lives or completed is the answer to the next wish for one.
-REPLAYS = "select id, state from carillon.runs where replay_of = $1 order by created_at desc"
+#: The replay of a run that lives or completed, and whether it has the arguments that are wanted now; null wants any.
+EARLIER = """
+select id, state, $2::text is null or args = $2::text::jsonb as is_same from carillon.runs
+where replay_of = $1 and state not in ('failed', 'cancelled', 'partial') order by created_at desc limit 1
+"""
 #: Locked in order, so that of two who settle the same runs one waits for the other.
 SETTLE = """
 with failed as (
@@ -70,6 +73,13 @@ def checked(run: UUID, original: Row | None) -> Row:
     return original
 
 
+def answer(replay: UUID, state: str, *, is_same: bool) -> Submitted:
+    """What an earlier replay is to a new wish for one; raises `ReplayConflictError` where it has other arguments."""
+    if not is_same:
+        raise ReplayConflictError(replay, state)
+    return Submitted(replay, created=False)
+
+
 def repetition(original: Row, actor: Actor, args: Mapping[str, Any] | None) -> NewRun:
     """The run that repeats this one."""
     return NewRun(
@@ -99,8 +109,10 @@ class Replays:
     ) -> Submitted:
         """Run a failed, cancelled or partial run again, perhaps with other arguments, as a run of its own.
 
-        Asking twice makes one: while a replay lives, or when it completed, it is the answer. Raises
-        `InvalidArgumentsError` for a run that cannot be repeated; whoever calls has checked `args` against the schema.
+        Asking twice makes one: while a replay lives, or when it completed, it is the answer, whatever its arguments
+        where none are named. Raises `ReplayConflictError` where others are named than it has, and
+        `InvalidArgumentsError` for a run that cannot be repeated; whoever calls has checked `args` against the schema,
+        as `carillon.operator` does.
         """
         async with self._ledger.transaction() as connection:
             original = await self._original(connection, run)
@@ -136,9 +148,10 @@ class Replays:
         run_at: datetime | None = None,
     ) -> Submitted:
         await connection.execute(LOCK, str(original["id"]))
-        for replay in await connection.fetch(REPLAYS, original["id"]):
-            if replay["state"] not in REPLAYABLE:
-                return Submitted(replay["id"], created=False)
+        wanted = None if args is None else orjson.dumps(args).decode()
+        earlier = await connection.fetchrow(EARLIER, original["id"], wanted)
+        if earlier is not None:
+            return answer(earlier["id"], earlier["state"], is_same=earlier["is_same"])
         run = replace(repetition(original, actor, args), after=after, run_at=run_at)
         return await self._ledger.conditions.accept(run, connection)
 

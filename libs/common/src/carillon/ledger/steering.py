@@ -130,12 +130,17 @@ class Steering:
         return paused
 
     async def resume(self, name: str, actor: Actor, reason: str | None = None) -> bool:
-        """Let a paused domain or task start its runs again; False when it was not paused."""
+        """Let a paused domain or task start its runs again; False when it was not paused.
+
+        Raises `InvalidArgumentsError` for a name that no domain and no task has, and that was not paused.
+        """
         async with self._ledger.transaction() as connection:
             resumed = await connection.fetchval(RELEASE, name) is not None
             if resumed:
                 await connection.execute(LET_GO, name)
                 await record(connection, actor.did(word(name, "resumed"), name, reason))
+            elif not await connection.fetchval(KNOWN, name):
+                raise InvalidArgumentsError(unknown_name(name))
         return resumed
 
     async def holds(self) -> list[Hold]:

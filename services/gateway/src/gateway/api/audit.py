@@ -9,11 +9,11 @@ from litestar import get
 from carillon.ledger.audit import ACTIONS, AuditSearch
 from carillon.ledger.audit_chain import Link
 from carillon.platform import Platform
+from carillon.shapes import moment
 from gateway.api.audit_views import AuditEntry, AuditPage, AuditVerdict, BrokenEntry
 from gateway.api.requests import Asked, query
 from gateway.cursors import Cursors
 from gateway.filters import PAGED, WORD
-from gateway.shapes import moment
 
 #: The query of `GET /api/v1/audit`.
 AUDIT: dict[str, Any] = {

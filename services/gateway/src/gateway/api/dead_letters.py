@@ -18,6 +18,7 @@ from carillon.ledger.dead_letters import OF_GROUP, REDELIVERED
 from carillon.ledger.history import Cursor
 from carillon.ledger.selections import Act, Progress
 from carillon.platform import Platform
+from carillon.shapes import moment
 from gateway.api.requests import REASON, WHY, Asked, Bodies, operator_of, query
 from gateway.api.selections import ACT, act, act_view
 from gateway.api.steer_views import (
@@ -36,7 +37,6 @@ from gateway.api.views import Row
 from gateway.cursors import Cursors
 from gateway.errors import CONFLICT, NOT_FOUND, UNAVAILABLE, Fault, ProblemError, invalid
 from gateway.filters import PAGED, WORD
-from gateway.shapes import moment
 
 #: Of a message's body, in the list of a group.
 MOST_SHOWN_BYTES = 4096

@@ -9,13 +9,13 @@ from litestar import get, post
 from carillon.cloudevents import BATCH, HTTP_PREFIXES, OWN, STRUCTURED, Envelope, UnreadableEventError, parse
 from carillon.contracts.runs import RunEnded
 from carillon.platform import Platform
+from carillon.shapes import faults_of
 from carillon.telemetry.traces import current_traceparent
 from gateway.api.requests import Asked, Bodies, actor_of, query
 from gateway.api.schedules import NEWEST
 from gateway.api.views import EventList, EventTypeList, EventTypeView, EventView, RecordedEvent, RecordedEvents
 from gateway.bodies import parse_json
 from gateway.errors import INVALID, Fault, ProblemError, invalid
-from gateway.shapes import faults_of
 
 TAKEN = (STRUCTURED, BATCH, "application/json")
 _MOST_TYPES = 50

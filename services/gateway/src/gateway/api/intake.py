@@ -9,13 +9,12 @@ from typing import Any
 from carillon.errors import IdempotencyConflictError, UniqueConflictError, UnknownNeedError
 from carillon.ledger.records import NewRun, Submitted
 from carillon.platform import Platform
+from carillon.shapes import MOST_FAULTS, faults_of, shown
 from carillon.telemetry.metrics import Metrics
 from carillon.telemetry.traces import current_traceparent
 from gateway.api.requests import Asked, Bodies, actor_of
 from gateway.api.views import Accepted
-from gateway.bodies import shown
 from gateway.errors import CONFLICT, KEY_REUSED, NOT_FOUND, Fault, ProblemError, invalid
-from gateway.shapes import MOST_FAULTS, faults_of
 from gateway.submissions import batch_in, checked, idempotency_key, new_run
 
 Row = Mapping[str, Any]

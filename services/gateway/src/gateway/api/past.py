@@ -10,6 +10,7 @@ from litestar import get
 from carillon.errors import InvalidArgumentsError
 from carillon.ledger.statistics import MOST_WINDOW, Numbers, Spread, Statistics, Window
 from carillon.platform import Platform
+from carillon.shapes import moment
 from gateway.api.past_views import (
     BucketView,
     ChangeView,
@@ -23,7 +24,6 @@ from gateway.api.requests import Asked, query, run_id
 from gateway.api.runs import known_run
 from gateway.errors import Fault, invalid
 from gateway.filters import FILTERS
-from gateway.shapes import moment
 
 DAY = timedelta(days=1)
 #: The query of `GET /api/v1/statistics`.

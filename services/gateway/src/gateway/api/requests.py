@@ -11,9 +11,9 @@ from uuid import UUID
 from litestar import Request
 
 from carillon.ledger.audit import MOST_REASON, Actor
-from gateway.bodies import media_type_of, parse_json, read_body, shown
+from carillon.shapes import faults_of, shown
+from gateway.bodies import media_type_of, parse_json, read_body
 from gateway.errors import MALFORMED, NOT_FOUND, Fault, ProblemError, invalid
-from gateway.shapes import faults_of
 from gateway.submissions import checked
 
 Asked = Request[Any, Any, Any]

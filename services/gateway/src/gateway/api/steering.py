@@ -6,9 +6,10 @@ from typing import Any
 
 from litestar import Response, get, post
 
-from carillon.errors import InvalidArgumentsError
-from carillon.ledger.records import State, Submitted
+from carillon.errors import InvalidArgumentsError, ReplayConflictError
+from carillon.ledger.records import State
 from carillon.platform import Platform
+from carillon.shapes import faults_of
 from gateway.api.requests import REASON, WHY, Asked, Bodies, operator_of, run_id
 from gateway.api.runs import known_run
 from gateway.api.steer_views import (
@@ -21,7 +22,6 @@ from gateway.api.steer_views import (
 )
 from gateway.api.views import HoldView, Row
 from gateway.errors import CONFLICT, NOT_FOUND, ProblemError, invalid
-from gateway.shapes import faults_of
 
 #: The body of `POST /api/v1/runs/{id}/replay`.
 REPLAY: dict[str, Any] = {
@@ -82,9 +82,8 @@ async def replay_run(request: Asked, id: str, platform: Platform, bodies: Bodies
         await _refuse_misfits(platform, original["task"], args)
     try:
         made = await platform.ledger.replays.replay(run, operator_of(request), wishes.get("reason"), args=args)
-    except InvalidArgumentsError as error:
+    except (InvalidArgumentsError, ReplayConflictError) as error:
         raise _conflict(str(error)) from None
-    await _refuse_others(platform, made, args)
     url = f"/api/v1/tasks/{made.id}/status"
     answer = ReplayedRun(run_id=made.id, replay_of=run, task=original["task"], created=made.created, status_url=url)
     return Response(answer, headers={"Location": url})
@@ -142,15 +141,11 @@ async def _pause(request: Asked, name: str, platform: Platform, bodies: Bodies) 
 
 async def _resume(request: Asked, name: str, platform: Platform, bodies: Bodies) -> SteeredQueue:
     reason = await bodies.reason(request)
-    changed = await platform.ledger.steering.resume(name, operator_of(request), reason)
-    if not changed and not await _exists(platform, name):
-        raise _nobody()
+    try:
+        changed = await platform.ledger.steering.resume(name, operator_of(request), reason)
+    except InvalidArgumentsError:
+        raise _nobody() from None
     return SteeredQueue(name=name, paused=False, changed=changed)
-
-
-async def _exists(platform: Platform, name: str) -> bool:
-    found = await (platform.catalogue.task(name) if "." in name else platform.catalogue.tasks_of(name))
-    return bool(found)
 
 
 async def _refuse_misfits(platform: Platform, name: str, args: object) -> None:
@@ -159,14 +154,6 @@ async def _refuse_misfits(platform: Platform, name: str, args: object) -> None:
         raise _conflict(f"no service offers {name} any more, so other arguments cannot be checked; replay it without")
     if faults := faults_of(args, task["schema"], "/args"):
         raise invalid(*faults)
-
-
-async def _refuse_others(platform: Platform, made: Submitted, args: object) -> None:
-    """An earlier replay with other arguments is no answer to a wish for these."""
-    if made.created or args is None:
-        return
-    if (await known_run(platform, made.id))["args"] != args:
-        raise _conflict(f"the run {made.id} repeats it already, with other arguments; cancel that one first")
 
 
 def _domain(name: str) -> str:

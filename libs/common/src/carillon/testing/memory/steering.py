@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import orjson
+
 from carillon import clock
 from carillon.errors import InvalidArgumentsError
 from carillon.ledger.audit import Actor
 from carillon.ledger.cancelling import Cancelled, cancellation
 from carillon.ledger.records import Submitted
-from carillon.ledger.replays import REPLAYABLE, Replays, checked, repetition
+from carillon.ledger.replays import REPLAYABLE, Replays, answer, checked, repetition
 from carillon.ledger.statements.rows import gate_of
 from carillon.ledger.steering import Hold, Steering, unknown_name, word
 from carillon.testing.memory.cancelling import cancel_all
 from carillon.testing.memory.conditions import resolve
-from carillon.testing.memory.store import WAITING, refuse
+from carillon.testing.memory.store import WAITING, as_kept, refuse, same_json
 
 if TYPE_CHECKING:
     from carillon.testing.memory.ledger import MemoryLedger
@@ -75,8 +77,7 @@ class MemorySteering(Steering):
 
     async def pause(self, name: str, actor: Actor, reason: str | None = None) -> bool:
         """Let nothing of a domain, or of one task, start; False when it was paused before."""
-        if not any(name in {task["name"], task["domain"]} for task in self._store.tasks.values()):
-            raise InvalidArgumentsError(unknown_name(name))
+        self._check_known(name)
         if name in self._store.holds:
             return False
         self._store.holds[name] = {"name": name, "actor": actor.name, "reason": reason, "since": clock.now()}
@@ -88,12 +89,17 @@ class MemorySteering(Steering):
     async def resume(self, name: str, actor: Actor, reason: str | None = None) -> bool:
         """Let a paused domain or task start its runs again; False when it was not paused."""
         if self._store.holds.pop(name, None) is None:
+            self._check_known(name)
             return False
         self._store.record(actor.did(word(name, "resumed"), name, reason))
         domain = name.partition(".")[0]
         for woken in (domain, gate_of(domain)):
             self._store.wake(woken)
         return True
+
+    def _check_known(self, name: str) -> None:
+        if not any(name in {task["name"], task["domain"]} for task in self._store.tasks.values()):
+            raise InvalidArgumentsError(unknown_name(name))
 
     async def holds(self) -> list[Hold]:
         """What is paused, by name."""
@@ -115,7 +121,8 @@ class MemoryReplays(Replays):
         original = checked(run, self._store.ended.get(run))
         for row in self._store.runs():
             if row["replay_of"] == run and row["state"] not in REPLAYABLE:
-                return Submitted(row["id"], created=False)
+                is_same = args is None or same_json(row["args"], as_kept(orjson.dumps(args).decode()))
+                return answer(row["id"], row["state"], is_same=is_same)
         submitted = await self._memory.conditions.accept(repetition(original, actor, args))
         details = {"as_run": str(submitted.id), "edited": args is not None}
         self._store.record(actor.did("run.replayed", str(run), reason, **details))

@@ -202,6 +202,15 @@ def work_of(run: NewRun) -> tuple[str, bytes]:
     return run.task, orjson.dumps(orjson.loads(run.args), option=orjson.OPT_SORT_KEYS)
 
 
+def same_json(one: object, other: object) -> bool:
+    """Whether PostgreSQL takes two values for the same: 1 is 1.0, and is not true."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same_json(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_json, one, other))
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
 def copied(row: Row) -> Row:
     """The row for somebody who may do with it what they like."""
     return deepcopy(row)

@@ -14,9 +14,8 @@ from jsonschema import Draft202012Validator, FormatChecker, ValidationError, val
 from jsonschema.protocols import Validator
 from referencing.exceptions import Unresolvable
 
+from carillon.errors import Fault
 from carillon.ledger.typed import in_reach
-from gateway.bodies import shown
-from gateway.errors import Fault
 
 #: More faults than this help nobody.
 MOST_FAULTS = 20
@@ -25,6 +24,12 @@ _MOST_DETAIL = 200
 MOMENT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$")
 
 _formats = FormatChecker(["uuid", "date"])
+
+
+def shown(name: str) -> str:
+    """A name from outside, safe to print and short."""
+    printable = "".join(c if c.isprintable() else "\ufffd" for c in name[:60])
+    return printable if len(name) <= len(printable) else f"{printable}..."
 
 
 def moment(text: str) -> datetime:

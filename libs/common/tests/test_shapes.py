@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.shapes import faults_of
+from carillon.shapes import faults_of
 
 
 @pytest.mark.parametrize("value", [3.0, True, "3", None])
