@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from carillon.connection import connect
+    from carillon.jobs import get_job_status, pause_job, resume_job
     from carillon.ledger.records import After, Priority, Unique
     from carillon.ledger.schedules import Schedule
     from carillon.limits import Limits, Rate
+    from carillon.operator import get_operator
     from carillon.retry import NEVER, Retry
     from carillon.run import Cause, Run
     from carillon.service import Service
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NEVER", "After", "Cause", "Limits", "Priority", "Rate", "Retry", "Run", "Schedule", "Service", "Task", "Tasks",
-    "Unique", "connect", "get_tracker",
+    "Unique", "connect", "get_job_status", "get_operator", "get_tracker", "pause_job", "resume_job",
 ]  # fmt: skip
 
 _HOMES = {
@@ -47,7 +49,11 @@ _HOMES = {
     "Tasks": "carillon.tasks",
     "Unique": "carillon.ledger.records",
     "connect": "carillon.connection",
+    "get_job_status": "carillon.jobs",
+    "get_operator": "carillon.operator",
     "get_tracker": "carillon.tracker",
+    "pause_job": "carillon.jobs",
+    "resume_job": "carillon.jobs",
 }
 
 

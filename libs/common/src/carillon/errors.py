@@ -8,6 +8,7 @@ CarillonError
 ├── PermanentError        no retry can help: the run fails at once and waits for a person
 │   ├── UnknownTaskError
 │   ├── InvalidArgumentsError
+│   │   ├── UnfitArgumentsError  of a run that is submitted again by hand; each fault is named
 │   │   └── UnknownNeedError  a run was to wait for others that nobody knows
 │   └── DeadlineExceeded  the moment has passed by which the run had to be ended
 ├── Snooze                not now: run again later, without counting an attempt
@@ -17,6 +18,8 @@ CarillonError
 ├── IdempotencyConflictError
 ├── SearchTooWideError    a question to the past that would take too long; the sentence says how to narrow it
 ├── UniqueConflictError   a run with this unique key is there, and the submit was to be refused then
+├── NotFoundError         there is no run, message or group of this name (any more)
+├── RunStateError         the state of a run forbids what was asked
 ├── ReplayConflictError   the run was run again before, with other arguments than those that are wanted now
 ├── PlatformUnavailableError
 └── ConfigurationError
@@ -71,10 +74,19 @@ class InvalidArgumentsError(PermanentError):
 
 
 class Fault(NamedTuple):
-    """One thing wrong with a value. `pointer` is where: a JSON pointer from its root."""
+    """One thing wrong with a value. `pointer` is where: a JSON pointer."""
 
     pointer: str
     detail: str
+
+
+class UnfitArgumentsError(InvalidArgumentsError):
+    """The arguments do not fit the schema that the task's domain registered; `faults` says where and why."""
+
+    def __init__(self, task: str, faults: Sequence[Fault]) -> None:
+        told = "; ".join(f"{fault.pointer} {fault.detail}" for fault in faults[:3])
+        super().__init__(f"the arguments do not fit {task}: {told}")
+        self.faults = tuple(faults)
 
 
 class UnknownNeedError(InvalidArgumentsError):
@@ -155,6 +167,14 @@ class UniqueConflictError(CarillonError):
         super().__init__(message)
         self.run = run
         self.positions = tuple(positions)
+
+
+class NotFoundError(CarillonError):
+    """Nothing has this id or name, or nothing has it any more."""
+
+
+class RunStateError(CarillonError):
+    """What was asked cannot be done to a run in its state; the sentence says what can."""
 
 
 class ReplayConflictError(CarillonError):

@@ -12,9 +12,19 @@ from litestar.exceptions import HTTPException
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from carillon.errors import IdempotencyConflictError, PlatformUnavailableError, SearchTooWideError
+from carillon.errors import (
+    CarillonError,
+    IdempotencyConflictError,
+    NotFoundError,
+    PlatformUnavailableError,
+    ReplayConflictError,
+    RunStateError,
+    SearchTooWideError,
+    UnknownTaskError,
+)
 from carillon.ledger.group_commit import SERVER_AWAY
 from gateway.errors import (
+    CONFLICT,
     INTERNAL,
     INVALID,
     KEY_REUSED,
@@ -35,17 +45,21 @@ RETRY_SECONDS = 2
 #: SQLSTATE classes that say nothing about the request: connection, resources, shutdown.
 _AWAY_CLASSES = ("08", "53", "57P")
 _BY_STATUS = {400: MALFORMED, 404: NOT_FOUND, 405: METHOD_NOT_ALLOWED, 422: INVALID, 503: UNAVAILABLE}
+#: What the library refuses in a sentence that is fit for whoever asked over HTTP.
+_REFUSALS: dict[type[CarillonError], Kind] = {
+    NotFoundError: NOT_FOUND,
+    ReplayConflictError: CONFLICT,
+    RunStateError: CONFLICT,
+    UnknownTaskError: CONFLICT,
+}
 
 
 def problem_of(error: Exception) -> ProblemError:
     """The problem that an exception is."""
     if isinstance(error, ProblemError):
         return error
-    if isinstance(error, IdempotencyConflictError):
-        detail = "this Idempotency-Key was used for this task with other arguments; use a new key"
-        return ProblemError(KEY_REUSED, detail)
-    if isinstance(error, SearchTooWideError):
-        return invalid(Fault("query", str(error)))
+    if isinstance(error, CarillonError) and (refusal := _refusal_of(error)) is not None:
+        return refusal
     if is_away(error):
         detail = "PostgreSQL does not answer, so nothing was accepted; send the request again in a moment"
         return ProblemError(UNAVAILABLE, detail, headers={"Retry-After": str(RETRY_SECONDS)})
@@ -53,6 +67,16 @@ def problem_of(error: Exception) -> ProblemError:
         kind = _BY_STATUS[error.status_code]
         return ProblemError(kind, _HINTS.get(kind, "check the request"), headers=dict(error.headers or {}))
     return ProblemError(INTERNAL, "something unforeseen happened; the log has it under this request id")
+
+
+def _refusal_of(error: CarillonError) -> ProblemError | None:
+    if isinstance(error, IdempotencyConflictError):
+        detail = "this Idempotency-Key was used for this task with other arguments; use a new key"
+        return ProblemError(KEY_REUSED, detail)
+    if isinstance(error, SearchTooWideError):
+        return invalid(Fault("query", str(error)))
+    kind = _REFUSALS.get(type(error))
+    return None if kind is None else ProblemError(kind, str(error))
 
 
 _HINTS: dict[Kind, str] = {

@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 
 from carillon import clock
-from carillon.errors import InvalidArgumentsError, ReplayConflictError
+from carillon.errors import ReplayConflictError, RunStateError
 from carillon.ids import new_id
 from carillon.ledger.audit import Actor, record
 from carillon.ledger.records import After, NewRun, Submitted, cause_of
@@ -65,11 +65,11 @@ class Pace(NamedTuple):
 
 
 def checked(run: UUID, original: Row | None) -> Row:
-    """The run that is to be repeated; raises `InvalidArgumentsError` when it cannot be."""
+    """The run that is to be repeated; raises `RunStateError` when it cannot be."""
     if original is None or original["state"] not in REPLAYABLE:
         state = "has not ended, or nobody knows it" if original is None else f"ended {original['state']}"
         message = f"the run {run} {state}; only what failed, was cancelled or is partial can be run again"
-        raise InvalidArgumentsError(message)
+        raise RunStateError(message)
     return original
 
 
@@ -111,8 +111,8 @@ class Replays:
 
         Asking twice makes one: while a replay lives, or when it completed, it is the answer, whatever its arguments
         where none are named. Raises `ReplayConflictError` where others are named than it has, and
-        `InvalidArgumentsError` for a run that cannot be repeated; whoever calls has checked `args` against the schema,
-        as `carillon.operator` does.
+        `RunStateError` for a run that cannot be repeated; whoever calls has checked `args` against the schema, as
+        `carillon.operator` does.
         """
         async with self._ledger.transaction() as connection:
             original = await self._original(connection, run)

@@ -68,6 +68,15 @@ class Hold(NamedTuple):
     since: object
 
 
+class Steered(NamedTuple):
+    """What pausing or resuming did."""
+
+    #: False where it was like this before.
+    changed: bool
+    #: Of a run, its state afterwards; None of a domain or task, and of a run that nobody knows.
+    state: str | None = None
+
+
 class Steering:
     """What people do to runs and queues."""
 
@@ -93,27 +102,29 @@ class Steering:
         rows = await self._ledger.pool.fetch(WANTED, list(running))
         return [(row["id"], row["reason"]) for row in rows]
 
-    async def pause_run(self, run: UUID, actor: Actor, reason: str | None = None) -> str | None:
-        """Let a run that waits not start until it is resumed; returns its state afterwards, None for an unknown run.
+    async def pause_run(self, run: UUID, actor: Actor, reason: str | None = None) -> Steered:
+        """Let a run that waits not start until it is resumed.
 
         A run that executes, or has ended, stays as it is.
         """
         async with self._ledger.transaction() as connection:
-            if await connection.fetchval(PAUSE, run) is not None:
+            paused = await connection.fetchval(PAUSE, run) is not None
+            if paused:
                 await record(connection, actor.did("run.paused", str(run), reason))
             state: str | None = await connection.fetchval(STATE, run)
-        return state
+        return Steered(paused, state)
 
-    async def resume_run(self, run: UUID, actor: Actor, reason: str | None = None) -> str | None:
-        """Let a paused run go on; returns its state afterwards, None for an unknown run."""
+    async def resume_run(self, run: UUID, actor: Actor, reason: str | None = None) -> Steered:
+        """Let a paused run go on."""
         async with self._ledger.transaction() as connection:
             awaited: Sequence[UUID] = ()
-            if await connection.fetchval(RESUME, run) is not None:
+            resumed = await connection.fetchval(RESUME, run) is not None
+            if resumed:
                 awaited = await resolve(connection, [run])
                 await record(connection, actor.did("run.resumed", str(run), reason))
             state: str | None = await connection.fetchval(STATE, run)
         await self._ledger.followups.follow(awaited)
-        return state
+        return Steered(resumed, state)
 
     async def pause(self, name: str, actor: Actor, reason: str | None = None) -> bool:
         """Let nothing of a domain, or of one task, start: nothing does that no worker was starting when this returned.

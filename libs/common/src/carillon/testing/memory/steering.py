@@ -15,7 +15,7 @@ from carillon.ledger.cancelling import Cancelled, cancellation
 from carillon.ledger.records import Submitted
 from carillon.ledger.replays import REPLAYABLE, Replays, answer, checked, repetition
 from carillon.ledger.statements.rows import gate_of
-from carillon.ledger.steering import Hold, Steering, unknown_name, word
+from carillon.ledger.steering import Hold, Steered, Steering, unknown_name, word
 from carillon.testing.memory.cancelling import cancel_all
 from carillon.testing.memory.conditions import resolve
 from carillon.testing.memory.store import WAITING, as_kept, refuse, same_json
@@ -49,19 +49,21 @@ class MemorySteering(Steering):
             if row["state"] == "running" and row["cancel"] is not None
         ]
 
-    async def pause_run(self, run: UUID, actor: Actor, reason: str | None = None) -> str | None:
-        """Let a run that waits not start until it is resumed; returns its state afterwards, None for an unknown run."""
+    async def pause_run(self, run: UUID, actor: Actor, reason: str | None = None) -> Steered:
+        """Let a run that waits not start until it is resumed."""
         row = self._store.live.get(run)
-        if row is not None and row["state"] in WAITING - {"paused"}:
+        paused = row is not None and row["state"] in WAITING - {"paused"}
+        if row is not None and paused:
             self._store.free_slot(row)
             row |= {"state": "paused", "dispatched_at": None}
             self._store.record(actor.did("run.paused", str(run), reason))
-        return self._state(run)
+        return Steered(paused, self._state(run))
 
-    async def resume_run(self, run: UUID, actor: Actor, reason: str | None = None) -> str | None:
-        """Let a paused run go on; returns its state afterwards, None for an unknown run."""
+    async def resume_run(self, run: UUID, actor: Actor, reason: str | None = None) -> Steered:
+        """Let a paused run go on."""
         row = self._store.live.get(run)
-        if row is not None and row["state"] == "paused":
+        resumed = row is not None and row["state"] == "paused"
+        if row is not None and resumed:
             tried = "retrying" if row["attempt"] > 1 else "queued"
             waits = tried if row["after"] is None or "met" in row["after"] else "pending"
             row |= {"state": waits, "run_at": max(row["run_at"], clock.now()), "gated": row["gate"] is not None}
@@ -69,7 +71,7 @@ class MemorySteering(Steering):
             awaited = resolve(self._store, [run])
             self._store.record(actor.did("run.resumed", str(run), reason))
             await self._memory.followups.follow(awaited)
-        return self._state(run)
+        return Steered(resumed, self._state(run))
 
     def _state(self, run: UUID) -> str | None:
         row = self._store.run(run)
