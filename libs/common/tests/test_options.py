@@ -14,7 +14,7 @@ import carillon
 from carillon import After, Priority, Task, Tasks, Unique
 from carillon.contracts import BackupCompleted
 from carillon.errors import ConfigurationError, InvalidArgumentsError, UniqueConflictError
-from carillon.options import after_in, callback_url_in, labels_of, unique_in
+from carillon.options import after_in, callback_url_in, check_labels, labels_of, unique_in
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.testing import running
@@ -56,7 +56,7 @@ async def test_every_option_of_a_submit_is_the_run_s(platform, add):
 
 
 async def test_moments_are_options_as_well_as_spans(platform, add):
-    noon = datetime(2099, 1, 1, 12, tzinfo=UTC)
+    noon = datetime.now(UTC).replace(microsecond=0) + 20 * HOUR
 
     task = await add.options(run_at=noon, expires=noon + HOUR, deadline=noon + 2 * HOUR, priority=Priority.LOW).kiq(1)
 
@@ -158,11 +158,108 @@ def test_what_has_a_shape_is_the_same_on_the_other_side():
         (after_in, {"after": '{"runs": 7}'}),
         (callback_url_in, {"callback_url": "file:///etc/passwd"}),
         (callback_url_in, {"callback_url": "http://user:word@example.org"}),
+        (check_labels, {"delay": "soon"}),
+        (check_labels, {"delay": "nan"}),
+        (check_labels, {"delay": True}),
+        (check_labels, {"run_at": "tomorrow"}),
+        (check_labels, {"idempotency_key": "a\0b"}),
     ],
 )
 def test_a_label_that_is_no_option_is_refused(read, labels):
     with pytest.raises(InvalidArgumentsError):
         read(labels)
+
+
+NOON = datetime.now(UTC) + 20 * HOUR
+YEARS = timedelta(days=366)
+RUN = UUID(int=7)
+MISREAD = [
+    ({"delay": 5}, r"^delay must be a timedelta, such as timedelta\(seconds=30\), and not 5$"),
+    ({"delay": -HOUR}, r"^delay must be from nothing to 365 days"),
+    ({"delay": YEARS}, r"^delay must be from nothing to 365 days"),
+    ({"delay": HOUR, "run_at": NOON}, r"^delay must not be given together with run_at$"),
+    ({"run_at": "2099-01-01"}, r"^run_at must be a datetime with a time zone, and not '2099-01-01'"),
+    ({"run_at": NOON.replace(tzinfo=None)}, r"^run_at must name a time zone"),
+    ({"run_at": NOON + YEARS}, r"^run_at must lie between .* and not '"),
+    ({"run_at": NOON - YEARS}, r"^run_at must lie between"),
+    ({"delay": 2 * HOUR, "expires": HOUR}, r"^expires must lie between"),
+    ({"run_at": NOON, "expires": NOON - HOUR}, r"^expires must lie between"),
+    ({"delay": 2 * HOUR, "deadline": HOUR}, r"^deadline must lie between"),
+    ({"deadline": NOON - 40 * HOUR}, r"^deadline must lie between"),
+    ({"expires": 60}, r"^expires must be a timedelta, such as timedelta\(hours=1\), or a datetime, and not 60$"),
+    ({"deadline": -HOUR}, r"^deadline must be from nothing"),
+    ({"priority": "first"}, r"^priority must be one of low, normal, high, urgent, and not 'first'$"),
+    ({"priority": "HIGH"}, r"^priority must be one of"),
+    ({"priority": 4}, r"^priority must be one of"),
+    ({"priority": True}, r"^priority must be one of"),
+    ({"idempotency_key": "k" * 256}, r"^idempotency_key must be a text of 1 to 255 characters"),
+    ({"idempotency_key": ""}, r"^idempotency_key must be a text of 1 to 255"),
+    ({"idempotency_key": 17}, r"^idempotency_key must be a text"),
+    ({"idempotency_key": "a\0b"}, r"^idempotency_key must be free of control characters .* and not 'a\\x00b'$"),
+    ({"idempotency_key": "\ud800"}, r"^idempotency_key must be free of"),
+    ({"unique": "k"}, r"^unique must be Unique\(...\), and not 'k'$"),
+    ({"after": RUN}, r"^after must be After\(...\)"),
+    ({"callback_url": "ftp://example.org"}, r"^callback_url must begin with http:// or https://"),
+    ({"callback_url": 7}, r"^callback_url must begin with"),
+    ({"dealy": HOUR}, r"^there is no option 'dealy'; there are priority, delay, run_at"),
+]
+
+
+@pytest.mark.parametrize(("options", "told"), MISREAD)
+def test_an_option_that_would_be_misread_is_refused_at_the_call_with_what_it_may_be(add_offline, options, told):
+    with pytest.raises(InvalidArgumentsError, match=told):
+        add_offline.options(**options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        (lambda: Unique(until="end"), r"^unique.until must be one of started, ended, and not 'end'$"),
+        (lambda: Unique(on_conflict="raise"), r"^unique.on_conflict must be one of keep, replace, reject"),
+        (lambda: Unique(window=-HOUR), r"^unique.window must be from nothing to 365 days"),
+        (lambda: Unique(window=60), r"^unique.window must be a timedelta"),
+        (lambda: Unique(key=""), r"^unique.key must be a text of 1 to 255"),
+        (lambda: Unique(key="k" * 256), r"^unique.key must be a text of 1 to 255"),
+        (lambda: Unique(key="a\nb"), r"^unique.key must be free of control characters"),
+        (lambda: Unique(key="\udfff"), r"^unique.key must be free of"),
+        (lambda: After(runs=[RUN], when="finished"), r"^after.when must be one of succeeded, ended, any"),
+        (lambda: After(runs=[RUN], otherwise="continue"), r"^after.otherwise must be one of cancel, run"),
+        (lambda: After(runs=[RUN], delay=YEARS), r"^after.delay must be from nothing to 365 days"),
+        (lambda: After(runs=[RUN], delay=-HOUR), r"^after.delay must be from nothing"),
+        (lambda: After(runs=[RUN], delay=5), r"^after.delay must be a timedelta"),
+        (lambda: After(runs=[]), r"^after.runs must be 1 to 1,000 runs, and not 0$"),
+        (lambda: After(runs=[RUN] * 1_001), r"^after.runs must be 1 to 1,000 runs, and not 1001$"),
+        (lambda: After(runs=str(RUN)), r"^after.runs must be ids of runs"),
+        (lambda: After(runs=RUN), r"^after.runs must be ids of runs"),
+    ],
+)
+def test_a_condition_that_would_be_misread_cannot_be_made(shape, told):
+    with pytest.raises(InvalidArgumentsError, match=told):
+        shape()
+
+
+async def test_the_same_holds_for_labels_that_are_given_past_the_options(add):
+    with pytest.raises(SendTaskError) as refused:
+        await add.kicker().with_labels(delay=60, run_at=NOON.isoformat()).kiq(1)
+
+    assert str(refused.value.__cause__) == "delay must not be given together with run_at"
+
+
+async def test_the_longest_keys_and_spans_are_kept(platform, add):
+    key = "\N{GRINNING FACE}" * 255
+    most = timedelta(days=365)
+
+    task = await add.options(idempotency_key=key, unique=Unique(key=key, window=most), delay=most, deadline=None).kiq(1)
+
+    row = await platform.history.run(UUID(task.task_id))
+    assert (row["idempotency_key"], row["unique_key"]) == (key, key)
+
+
+async def test_what_may_start_now_is_given_to_a_worker_at_once(platform, add):
+    begun = [await add.options(delay=timedelta(0)).kiq(1), await add.kiq(1)]
+
+    rows = [await platform.history.run(UUID(task.task_id)) for task in begun]
+    assert [row["run_at"] == row["created_at"] for row in rows] == [True, True]
 
 
 def test_an_option_is_no_label(add_offline):

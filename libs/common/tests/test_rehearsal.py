@@ -252,7 +252,7 @@ async def test_the_test_itself_sleeps_by_the_real_clock(desk):
 async def test_a_deadline_ends_a_run_and_is_passed_down(desk):
     async with rehearsed(desk) as rehearsal:
         running = await wait_at_the_gate.kicker().with_labels(deadline=90).kiq()
-        late = await remind.kicker().with_labels(delay=120, deadline=90).kiq("late")
+        late = await remind.options(after=After.of(running), deadline=MINUTE).kiq("late")
         await rehearsal.advance(2 * MINUTE)
         ends = [rehearsal.run(running).error["type"], rehearsal.run(late).error["type"]]
 

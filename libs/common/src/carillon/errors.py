@@ -9,6 +9,7 @@ CarillonError
 │   ├── UnknownTaskError
 │   ├── InvalidArgumentsError
 │   │   ├── UnfitArgumentsError  of a run that is submitted again by hand; each fault is named
+│   │   ├── InvalidOptionError  an option of a submit says what it may not say
 │   │   └── UnknownNeedError  a run was to wait for others that nobody knows
 │   └── DeadlineExceeded  the moment has passed by which the run had to be ended
 ├── Snooze                not now: run again later, without counting an attempt
@@ -36,6 +37,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
+
+#: Characters of a value that a refusal tells.
+MOST_TOLD = 100
 
 
 class CarillonError(Exception):
@@ -89,6 +93,21 @@ class UnfitArgumentsError(InvalidArgumentsError):
         self.faults = tuple(faults)
 
 
+class InvalidOptionError(InvalidArgumentsError):
+    """An option says how to run, and says what it may not say.
+
+    `option` names it, with dots for what is inside, such as `unique.until`; `must` says what it has to do or be.
+    """
+
+    def __init__(self, option: str, must: str, *given: object) -> None:
+        """Refuse `option`; what was `given` is told too, where that is no secret."""
+        told = "".join(f", and not {repr(value)[:MOST_TOLD]}" for value in given)
+        super().__init__(f"{option} must {must}{told}")
+        self.option = option
+        self.must = must
+        self.given = given
+
+
 class UnknownNeedError(InvalidArgumentsError):
     """A run was to wait for others that nobody knows; `positions` as of `IdempotencyConflictError`."""
 
@@ -118,7 +137,7 @@ def _seconds(number: float) -> timedelta:
     try:
         return timedelta(seconds=number)
     except (TypeError, ValueError, OverflowError):
-        message = f"Snooze takes a timedelta, or seconds, and not {str(number)[:100]!r}"
+        message = f"Snooze takes a timedelta, or seconds, and not {str(number)[:MOST_TOLD]!r}"
         raise InvalidArgumentsError(message) from None
 
 

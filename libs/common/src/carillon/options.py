@@ -6,28 +6,25 @@ and `after`) travels as JSON: the same JSON that the HTTP surface takes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict, TypeVar
-from uuid import UUID
 
 import orjson
 
 from carillon import clock
-from carillon.callbacks import CALLBACK_URL, MOST_URL
-from carillon.errors import InvalidArgumentsError
+from carillon.bounds import check_key, check_span, check_url, moment_of, span_of
+from carillon.errors import InvalidArgumentsError, InvalidOptionError
 from carillon.ledger.records import After, Priority, Unique
+from carillon.times import NAMES as TIMES
+from carillon.times import times_in
 
 Shape = TypeVar("Shape")
 
 #: Labels that say how to run, and are not kept as labels.
-NAMES = frozenset(
-    {
-        "priority", "delay", "run_at", "expires_in", "expires_at", "deadline", "deadline_at", "idempotency_key",
-        "unique", "after", "callback_url",
-    }
-)  # fmt: skip
+NAMES = TIMES | {"priority", "idempotency_key", "unique", "after", "callback_url"}
+#: By the label that carries it, the option in which a moment or a span was given.
+_GIVEN_AS = {"expires_in": "expires", "expires_at": "expires", "deadline_at": "deadline"}
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -52,30 +49,74 @@ class SubmitOptions(TypedDict, total=False):
 
 
 def labels_of(options: SubmitOptions) -> dict[str, str | float]:
-    """Options as the labels that `kiq` carries; raises `InvalidArgumentsError` for a label with an option's name."""
-    own = options.get("labels", {})
+    """Options as the labels that `kiq` carries; what is None is not said.
+
+    Raises `InvalidOptionError`, which is an `InvalidArgumentsError`, for what the submit would be refused for, and for
+    an option that there is not.
+    """
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if unknown := sorted(given.keys() - SubmitOptions.__annotations__.keys()):
+        message = f"there is no option {unknown[0]!r}; there are {', '.join(SubmitOptions.__annotations__)}"
+        raise InvalidArgumentsError(message)
+    own = given.pop("labels", {})
     if taken := sorted(own.keys() & NAMES):
         message = f"{', '.join(taken)} cannot be among the labels; give it as an option"
         raise InvalidArgumentsError(message)
-    given: dict[str, Any] = dict(own)
-    given |= {name: value for name, value in options.items() if name in {"priority", "idempotency_key", "callback_url"}}
-    if "delay" in options:
-        given["delay"] = options["delay"].total_seconds()
-    if "run_at" in options:
-        given["run_at"] = options["run_at"].isoformat()
-    if "expires" in options:
-        given |= _moment_label("expires_in", "expires_at", options["expires"])
-    if "deadline" in options:
-        given |= _moment_label("deadline", "deadline_at", options["deadline"])
-    if "unique" in options:
-        given["unique"] = orjson.dumps(shown(options["unique"])).decode()
-    if "after" in options:
-        given["after"] = orjson.dumps(shown(options["after"])).decode()
-    return {name: value for name, value in given.items() if value is not None}
+    labels: dict[str, str | float] = dict(own)
+    for name, value in given.items():
+        labels |= _AS_LABELS[name](value)
+    try:
+        check_labels(labels)
+    except InvalidOptionError as error:
+        raise InvalidOptionError(_GIVEN_AS.get(error.option, error.option), error.must, *error.given) from None
+    return labels
 
 
-def _moment_label(seconds: str, moment: str, value: timedelta | datetime) -> dict[str, str | float]:
-    return {seconds: value.total_seconds()} if isinstance(value, timedelta) else {moment: value.isoformat()}
+def check_labels(labels: Mapping[str, Any]) -> None:
+    """Refuse labels that say how to run, and say what a submit would be refused for; raises `InvalidOptionError`."""
+    priority_in(labels)
+    times_in(labels, clock.now())
+    for read in (key_in, unique_in, after_in, callback_url_in):
+        read(labels)
+
+
+def _span_or_moment(option: str, seconds: str, moment: str, value: object) -> dict[str, str | float]:
+    if isinstance(value, datetime):
+        return {moment: moment_of(option, value).isoformat()}
+    if not isinstance(value, timedelta):
+        raise InvalidOptionError(option, "be a timedelta, such as timedelta(hours=1), or a datetime", value)
+    return {seconds: check_span(option, value).total_seconds()}
+
+
+def _run_at(value: object) -> dict[str, str | float]:
+    if not isinstance(value, datetime):
+        raise InvalidOptionError("run_at", "be a datetime with a time zone", value)
+    return {"run_at": moment_of("run_at", value).isoformat()}
+
+
+def _shape(option: str, kind: type[Unique | After], value: object) -> dict[str, str | float]:
+    if not isinstance(value, kind):
+        raise InvalidOptionError(option, f"be {kind.__name__}(...)", value)
+    return {option: orjson.dumps(shown(value)).decode()}
+
+
+def _key(value: object) -> dict[str, str | float]:
+    check_key("idempotency_key", value)
+    return {"idempotency_key": str(value)}
+
+
+#: How each option travels.
+_AS_LABELS: Mapping[str, Callable[[Any], Mapping[str, str | float]]] = {
+    "priority": lambda value: {"priority": value},
+    "delay": lambda value: {"delay": check_span("delay", value).total_seconds()},
+    "run_at": _run_at,
+    "expires": lambda value: _span_or_moment("expires", "expires_in", "expires_at", value),
+    "deadline": lambda value: _span_or_moment("deadline", "deadline", "deadline_at", value),
+    "idempotency_key": _key,
+    "unique": lambda value: _shape("unique", Unique, value),
+    "after": lambda value: _shape("after", After, value),
+    "callback_url": lambda value: {"callback_url": value},
+}
 
 
 def shown(shape: Unique | After) -> dict[str, Any]:
@@ -92,27 +133,22 @@ def priority_in(labels: Mapping[str, Any]) -> int:
     """The priority that the labels name, by word or number."""
     value = labels.get("priority", Priority.NORMAL)
     try:
-        return int(
-            Priority[value.upper()] if isinstance(value, str) and not value.isdigit() else Priority(int(str(value)))
-        )
+        return int(Priority[value.upper()] if isinstance(value, str) and value.islower() else Priority(int(str(value))))
     except (KeyError, ValueError):
-        message = f"the priority {value!r} is none of low, normal, high, urgent"
-        raise InvalidArgumentsError(message) from None
+        words = ", ".join(priority.name.lower() for priority in Priority)
+        raise InvalidOptionError("priority", f"be one of {words}", value) from None
 
 
-def run_at_in(labels: Mapping[str, Any]) -> datetime | None:
-    """The moment before which the run does not start."""
-    return _moment_in(labels, "delay", "run_at")
+def key_in(labels: Mapping[str, Any]) -> str | None:
+    """The idempotency key, if there is one."""
+    if (key := labels.get("idempotency_key")) is None:
+        return None
+    check_key("idempotency_key", str(key))
+    return str(key)
 
 
-def expires_at_in(labels: Mapping[str, Any]) -> datetime | None:
-    """The moment after which the run is not started."""
-    return _moment_in(labels, "expires_in", "expires_at")
-
-
-def deadline_in(labels: Mapping[str, Any], inherited: datetime | None) -> datetime | None:
-    """The earliest of what the labels say and of what the run that submits has left."""
-    named = _moment_in(labels, "deadline", "deadline_at")
+def deadline_of(named: datetime | None, inherited: datetime | None) -> datetime | None:
+    """The earlier of what a submit says and of what the run that submits has left."""
     return min((moment for moment in (named, inherited) if moment is not None), default=None)
 
 
@@ -129,35 +165,20 @@ def after_in(labels: Mapping[str, Any]) -> After | None:
 def callback_url_in(labels: Mapping[str, Any]) -> str | None:
     """The callback's URL, if there is one."""
     url = labels.get("callback_url")
-    if url is not None and not (len(str(url)) <= MOST_URL and re.fullmatch(CALLBACK_URL, str(url))):
-        message = "a callback_url begins with http:// or https://, names a host, and holds no password"
-        raise InvalidArgumentsError(message)
+    if url is not None:
+        check_url("callback_url", url)
     return url
 
 
 def unique_of(given: Mapping[str, Any]) -> Unique:
-    """What JSON says: key, until, window (seconds), on_conflict; raises `TypeError` or `ValueError`."""
+    """What JSON says: key, until, window (seconds), on_conflict; raises `InvalidOptionError`, or `TypeError`."""
     window = given.get("window")
-    return Unique(**{**given, "window": None if window is None else timedelta(seconds=window)})
+    return Unique(**{**given, "window": None if window is None else span_of("unique.window", window)})
 
 
 def after_of(given: Mapping[str, Any]) -> After:
-    """What JSON says: runs, when, otherwise, delay (seconds); raises `TypeError` or `ValueError`."""
-    runs, delay = [UUID(run) for run in given.get("runs", ())], timedelta(seconds=given.get("delay", 0))
-    return After(**{**given, "runs": runs, "delay": delay})
-
-
-def _moment_in(labels: Mapping[str, Any], seconds: str, moment: str) -> datetime | None:
-    if seconds in labels:
-        return clock.now() + timedelta(seconds=float(labels[seconds]))
-    value = labels.get(moment)
-    if value is None:
-        return None
-    found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    if found.tzinfo is None:
-        message = f"the moment {value} names no time zone"
-        raise InvalidArgumentsError(message)
-    return found
+    """What JSON says: runs, when, otherwise, delay (seconds); raises `InvalidOptionError`, or `TypeError`."""
+    return After(**{**given, "runs": given.get("runs", ()), "delay": span_of("after.delay", given.get("delay", 0))})
 
 
 def _shaped(labels: Mapping[str, Any], name: str, read: Callable[[Mapping[str, Any]], Shape]) -> Shape | None:
@@ -165,6 +186,8 @@ def _shaped(labels: Mapping[str, Any], name: str, read: Callable[[Mapping[str, A
         return None
     try:
         return read(orjson.loads(labels[name]))
+    except InvalidOptionError:
+        raise
     except (TypeError, ValueError, AttributeError):
         message = f"the label {name} is not what `options({name}=...)` makes; use that in place of with_labels"
         raise InvalidArgumentsError(message) from None

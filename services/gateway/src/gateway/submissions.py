@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import UTC, datetime
+from typing import Any, get_args
 
 import orjson
 
-from carillon.callbacks import CALLBACK_URL, MOST_URL
+from carillon.bounds import (
+    CALLBACK_URL,
+    LONGEST,
+    MOST_KEY,
+    MOST_NEEDS,
+    MOST_URL,
+    NO_CONTROLS,
+    OnConflict,
+    Otherwise,
+    Until,
+    When,
+)
+from carillon.errors import InvalidOptionError
 from carillon.ids import derived_id, new_id
-from carillon.ledger.records import MOST_KEY, MOST_NEEDS, NewRun, Priority
-from carillon.options import after_of, unique_of
-from carillon.shapes import faults_of, moment
+from carillon.ledger.records import NewRun, Priority
+from carillon.options import after_of, priority_in, unique_of
+from carillon.shapes import faults_of
+from carillon.times import times_in
 from gateway.errors import Fault, invalid
-
-YEAR = timedelta(days=365)
-#: How far back `run_at` may lie: a caller's queue may have held the request for a while.
-LATE = timedelta(days=1)
 
 #: Names that steer Taskiq or a broker, or that a mail or AMQP header would be made of.
 RESERVED_LABELS = (
@@ -26,32 +35,30 @@ RESERVED_LABELS = (
     "timeout", "traceparent", "tracestate", "x-.*",
 )  # fmt: skip
 _LABEL = rf"^(?!({'|'.join(RESERVED_LABELS)})$)[a-z][a-z0-9_.-]{{0,62}}$"
-_NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
-
-_SECONDS: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": YEAR.total_seconds()}
+_SECONDS: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": LONGEST.total_seconds()}
+_KEY: dict[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MOST_KEY,
+    "pattern": NO_CONTROLS,
+    "x-must-be": "free of control characters",
+}
 _UNIQUE: dict[str, Any] = {
     "description": "One run of the task at a time for a key. The answer names the run that has it. Without "
     "it, what the task's owner declared holds.",
     "type": "object",
     "properties": {
-        "key": {
-            "description": "Without it, the arguments are the key.",
-            "type": "string",
-            "minLength": 1,
-            "maxLength": MOST_KEY,
-            "pattern": _NO_CONTROLS,
-            "x-must-be": "free of control characters",
-        },
+        "key": {"description": "Without it, the arguments are the key.", **_KEY},
         "until": {
             "description": "For how long a run keeps others out: until it has started, or until it has ended.",
-            "enum": ["started", "ended"],
+            "enum": [*get_args(Until)],
             "default": "ended",
         },
         "window": {"description": "Keeps others out for so many seconds, whatever became of it.", **_SECONDS},
         "on_conflict": {
             "description": "keep: the answer is the run that is there, and `created` is false. replace: that one is "
             "cancelled if it still waits. reject: 409, with the run in `Location`.",
-            "enum": ["keep", "replace", "reject"],
+            "enum": [*get_args(OnConflict)],
             "default": "keep",
         },
     },
@@ -70,12 +77,12 @@ _AFTER: dict[str, Any] = {
         },
         "when": {
             "description": "succeeded: all of them completed. ended: all of them ended, however. any: one completed.",
-            "enum": ["succeeded", "ended", "any"],
+            "enum": [*get_args(When)],
             "default": "succeeded",
         },
         "otherwise": {
             "description": "What happens when that cannot come true any more; `run` then waits for all of them to end.",
-            "enum": ["cancel", "run"],
+            "enum": [*get_args(Otherwise)],
             "default": "cancel",
         },
         "delay": {"description": "Seconds that it still waits once it may go.", **_SECONDS},
@@ -86,7 +93,7 @@ _AFTER: dict[str, Any] = {
 _OPTIONS: dict[str, Any] = {
     "priority": {
         "description": "Which of two waiting runs of one domain starts first.",
-        "enum": ["low", "normal", "high", "urgent", 0, 1, 2, 3],
+        "enum": [*(priority.name.lower() for priority in Priority), *map(int, Priority)],
         "default": "normal",
     },
     "delay": {"description": "Seconds from now before it may start; not together with `run_at`.", **_SECONDS},
@@ -117,11 +124,7 @@ _OPTIONS: dict[str, Any] = {
     },
     "idempotency_key": {
         "description": "As the header `Idempotency-Key`: the same key, task and arguments are one run.",
-        "type": "string",
-        "minLength": 1,
-        "maxLength": MOST_KEY,
-        "pattern": "^[ -~]+$",
-        "x-must-be": "of printable ASCII characters",
+        **_KEY,
     },
     "callback_url": {
         "description": "Is sent a signed webhook when the run has ended.",
@@ -143,7 +146,7 @@ _OPTIONS: dict[str, Any] = {
         "additionalProperties": {
             "type": "string",
             "maxLength": 200,
-            "pattern": _NO_CONTROLS,
+            "pattern": NO_CONTROLS,
             "x-must-be": "free of control characters",
         },
     },
@@ -240,64 +243,28 @@ def new_run(
 ) -> NewRun:
     """The run that a checked request asks for. One actor's key and task are always the same run.
 
-    `place` sets runs apart that share a key: those of one batch. Raises `ProblemError` for moments that do not fit.
+    `place` sets runs apart that share a key: those of one batch. Raises `ProblemError` for options that do not fit.
     """
-    times = _times(options, datetime.now(UTC))
-    name, unique = task["name"], options.get("unique", task["policy"].get("unique"))
-    return NewRun(
-        id=new_id() if key is None else derived_id("key", actor, name, key, *place),
-        domain=task["domain"],
-        task=name,
-        args=orjson.dumps(arguments).decode(),
-        labels=options.get("labels", {}),
-        priority=_priority(options.get("priority", "normal")),
-        run_at=times.run_at,
-        expires_at=times.expires_at,
-        deadline_at=times.deadline_at,
-        idempotency_key=key,
-        callback_url=options.get("callback_url"),
-        unique=None if unique is None else unique_of(unique),
-        after=after_of(options["after"]) if "after" in options else None,
-        actor=actor,
-        traceparent=traceparent,
-    )
-
-
-def _priority(given: str | float) -> int:
-    return Priority[given.upper()] if isinstance(given, str) else int(given)
-
-
-class _Times(NamedTuple):
-    run_at: datetime | None
-    expires_at: datetime | None
-    deadline_at: datetime | None
-
-
-def _times(options: Mapping[str, Any], now: datetime) -> _Times:
-    run_at = _moment(options, ("delay", "run_at"), now, (now - LATE, now + YEAR))
-    later = (run_at or now, now + 2 * YEAR)
-    return _Times(
-        # What may start now goes to a worker at once.
-        run_at=None if options.get("delay") == 0 else run_at,
-        expires_at=_moment(options, ("expires_in", "expires_at"), now, later),
-        deadline_at=_moment(options, ("deadline", "deadline_at"), now, later),
-    )
-
-
-def _moment(
-    options: Mapping[str, Any], names: tuple[str, str], now: datetime, span: tuple[datetime, datetime]
-) -> datetime | None:
-    """The moment that an option names, in seconds from now or as it is; raises `ProblemError` outside of the span."""
-    seconds, at = names
-    if seconds in options and at in options:
-        raise invalid(Fault(f"/{seconds}", f"cannot be given together with {at}"))
-    if seconds in options:
-        return _within(f"/{seconds}", now + timedelta(seconds=options[seconds]), *span)
-    return _within(f"/{at}", moment(options[at]), *span) if at in options else None
-
-
-def _within(pointer: str, given: datetime, earliest: datetime, latest: datetime) -> datetime:
-    if not earliest <= given <= latest:
-        span = f"{earliest:%Y-%m-%dT%H:%M:%SZ} and {latest:%Y-%m-%dT%H:%M:%SZ}"
-        raise invalid(Fault(pointer, f"must lie between {span}"))
-    return given.astimezone(UTC)
+    name = task["name"]
+    said = {"unique": task["policy"].get("unique")} | dict(options)
+    try:
+        times = times_in(said, datetime.now(UTC))
+        return NewRun(
+            id=new_id() if key is None else derived_id("key", actor, name, key, *place),
+            domain=task["domain"],
+            task=name,
+            args=orjson.dumps(arguments).decode(),
+            labels=said.get("labels", {}),
+            priority=priority_in(said),
+            run_at=times.run_at,
+            expires_at=times.expires_at,
+            deadline_at=times.deadline_at,
+            idempotency_key=key,
+            callback_url=said.get("callback_url"),
+            unique=None if said["unique"] is None else unique_of(said["unique"]),
+            after=after_of(said["after"]) if "after" in said else None,
+            actor=actor,
+            traceparent=traceparent,
+        )
+    except InvalidOptionError as error:
+        raise invalid(Fault(f"/{error.option.replace('.', '/')}", f"must {error.must}")) from None

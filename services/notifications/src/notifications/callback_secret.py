@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from carillon.callbacks import CALLBACK_URL, origin_of
+from carillon.bounds import CALLBACK_URL
+from carillon.callbacks import origin_of
 from carillon.cli.asking import asking
 from carillon.cli.exits import OK, in_one_sentence
 from carillon.errors import ConfigurationError

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from hashlib import sha256
-from typing import Annotated, Any, Literal, Protocol, Self, TypedDict, Unpack
+from typing import Annotated, Any, Protocol, Self, TypedDict, Unpack, get_args
 from uuid import UUID
 
 import orjson
 from pydantic import Field
 
-from carillon.errors import InvalidArgumentsError
+from carillon.bounds import OnConflict, Otherwise, Until, When, check_key, check_span, check_word, needs_of
 from carillon.run import Cause
 
 
@@ -48,11 +48,6 @@ class Priority(IntEnum):
     URGENT = 3
 
 
-#: No key is longer, and no run needs more others.
-MOST_KEY = 255
-MOST_NEEDS = 1_000
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unique:
     """One run of a task at a time, or one in a while, for a key; without a key, for the same arguments.
@@ -65,15 +60,18 @@ class Unique:
     """
 
     key: str | None = None
-    until: Literal["started", "ended"] = "ended"
+    until: Until = "ended"
     window: timedelta | None = None
-    on_conflict: Literal["keep", "replace", "reject"] = "keep"
+    on_conflict: OnConflict = "keep"
 
     def __post_init__(self) -> None:
-        """Refuse a key that could not be kept."""
-        if self.key is not None and not 1 <= len(self.key) <= MOST_KEY:
-            message = f"a unique key has 1 to {MOST_KEY} characters, this one has {len(self.key)}"
-            raise InvalidArgumentsError(message)
+        """Refuse what could not be kept; raises `InvalidOptionError`."""
+        if self.key is not None:
+            check_key("unique.key", self.key)
+        check_word("unique.until", self.until, get_args(Until))
+        if self.window is not None:
+            check_span("unique.window", self.window)
+        check_word("unique.on_conflict", self.on_conflict, get_args(OnConflict))
 
     def key_for(self, args: str) -> str:
         """The key of a run with these arguments, which are the JSON text of an object."""
@@ -91,8 +89,8 @@ class SubmittedTask(Protocol):
 class AfterPolicy(TypedDict, total=False):
     """When a run that waits for others goes on."""
 
-    when: Literal["succeeded", "ended", "any"]
-    otherwise: Literal["cancel", "run"]
+    when: When
+    otherwise: Otherwise
     delay: timedelta
 
 
@@ -105,10 +103,11 @@ class After:
     them have ended.
     """
 
+    #: 1 to 1,000 ids.
     runs: Sequence[UUID]
-    when: Literal["succeeded", "ended", "any"] = "succeeded"
-    otherwise: Literal["cancel", "run"] = "cancel"
-    #: How long it still waits once it may go.
+    when: When = "succeeded"
+    otherwise: Otherwise = "cancel"
+    #: How long it still waits once it may go, at most a year.
     delay: timedelta = timedelta(0)
 
     @classmethod
@@ -117,10 +116,11 @@ class After:
         return cls(runs=[UUID(task.task_id) for task in tasks], **policy)
 
     def __post_init__(self) -> None:
-        """Refuse what nobody could wait for."""
-        if not 1 <= len(self.runs) <= MOST_NEEDS:
-            message = f"a run can wait for 1 to {MOST_NEEDS} others, not for {len(self.runs)}"
-            raise InvalidArgumentsError(message)
+        """Refuse what nobody could wait for; raises `InvalidOptionError`."""
+        object.__setattr__(self, "runs", needs_of("after.runs", self.runs))
+        check_word("after.when", self.when, get_args(When))
+        check_word("after.otherwise", self.otherwise, get_args(Otherwise))
+        check_span("after.delay", self.delay)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from uuid import UUID
 import orjson
 
 from carillon import clock
+from carillon.bounds import LONGEST
 from carillon.errors import ReplayConflictError, RunStateError
 from carillon.ids import new_id
 from carillon.ledger.audit import Actor, record
@@ -61,7 +62,7 @@ class Pace(NamedTuple):
         delay = timedelta(seconds=(self.earlier + number) / self.per_second)
         if self.canary is None:
             return None, clock.now() + delay
-        return After(runs=[self.canary], delay=delay), None
+        return After(runs=[self.canary], delay=min(delay, LONGEST)), None
 
 
 def checked(run: UUID, original: Row | None) -> Row:

@@ -13,7 +13,7 @@ from taskiq import AckableMessage, AsyncBroker, BrokerMessage, TaskiqMessage, Ta
 from taskiq.abc.formatter import TaskiqFormatter
 from taskiq.utils import maybe_awaitable
 
-from carillon import options
+from carillon import clock, options
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import derived_id, new_id
 from carillon.jsonb import holds_nul
@@ -22,6 +22,7 @@ from carillon.middleware.tracing import LABEL
 from carillon.platform import Platform
 from carillon.run import current_run
 from carillon.tasks import Task
+from carillon.times import times_in
 from carillon.worker.results import Results
 
 #: Larger arguments belong in storage, with their key as the argument.
@@ -118,20 +119,19 @@ class CarillonBroker(AsyncBroker):
         task = self.local_task_registry.get(source.task_name)
         arguments = task.bind(source.args, source.kwargs) if isinstance(task, Task) else _named(source)
         labels = source.labels
-        key = labels.get("idempotency_key")
-        parent = current_run.get()
+        key, times, parent = options.key_in(labels), times_in(labels, clock.now()), current_run.get()
         return NewRun(
-            id=UUID(source.task_id) if key is None else derived_id("key", source.task_name, str(key)),
+            id=UUID(source.task_id) if key is None else derived_id("key", source.task_name, key),
             domain=source.task_name.partition(".")[0],
             task=source.task_name,
             args=json_args(arguments),
             labels={name: str(value) for name, value in labels.items() if name not in STEERING},
             priority=options.priority_in(labels),
-            run_at=options.run_at_in(labels),
-            expires_at=options.expires_at_in(labels),
-            idempotency_key=None if key is None else str(key),
+            run_at=times.run_at,
+            expires_at=times.expires_at,
+            idempotency_key=key,
             parent_id=None if parent is None else parent.id,
-            deadline_at=options.deadline_in(labels, None if parent is None else parent.deadline_at),
+            deadline_at=options.deadline_of(times.deadline_at, None if parent is None else parent.deadline_at),
             callback_url=options.callback_url_in(labels),
             unique=options.unique_in(labels) or (task.unique if isinstance(task, Task) else None),
             after=options.after_in(labels),

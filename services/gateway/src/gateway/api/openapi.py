@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from carillon.ledger.records import MOST_KEY
+from carillon.bounds import MOST_KEY
 from gateway.access import CLOSED
 from gateway.api.audit import AUDIT, VERIFY
 from gateway.api.dead_letters import DISCARD, GROUPS, MEMBERS, REDELIVER, REDELIVER_GROUP, REPLAY_GROUP
