@@ -507,9 +507,11 @@ async def blocks_read(platform: Platform, statement: str, *arguments: object) ->
         (lambda: Limits(concurrency=True), "concurrency is True"),
         (lambda: Limits(per_key=2), 'name an argument, such as key="customer"'),
         (lambda: Limits(key="customer..name", per_key=1), "'customer..name' is no path"),
+        (lambda: Limits(key=7, per_key=1), "7 is no path"),
         (lambda: Limits(rate=5), "rate is 5; write Rate"),
         (lambda: Rate(0, timedelta(seconds=1)), "number is 0"),
-        (lambda: Rate(1, timedelta(0)), "per is more than nothing"),
+        (lambda: Rate(1, timedelta(0)), "per is a timedelta, more than nothing"),
+        (lambda: Rate(1, 60), "per is a timedelta, more than nothing"),
         (lambda: Rate(1, timedelta(seconds=1), burst=0), "burst is 0"),
         (
             lambda: kitchen_service(None, Kitchen(), Limits(key="guest", per_key=1)),

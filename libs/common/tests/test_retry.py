@@ -57,10 +57,23 @@ def test_one_attempt_means_no_retry():
 
 @pytest.mark.parametrize(
     "fault",
-    [{"attempts": 0}, {"attempts": 1001}, {"base": timedelta(0)}, {"base": timedelta(hours=1)}, {"cap": timedelta(0)}],
+    [
+        {"attempts": 0},
+        {"attempts": 1001},
+        {"base": timedelta(0)},
+        {"base": timedelta(hours=1)},
+        {"cap": timedelta(0)},
+        {"cap": timedelta(days=366)},
+    ],
 )
 def test_a_policy_that_cannot_be_followed_is_refused_where_it_is_written(fault):
     with pytest.raises(ValueError, match=r"cannot be followed: attempts is 1 to 1000, and 0 < base <= cap"):
+        Retry(**fault)
+
+
+@pytest.mark.parametrize("fault", [{"attempts": 2.5}, {"attempts": True}, {"base": 1}, {"cap": 60.0}])
+def test_a_policy_of_the_wrong_kind_is_refused_with_the_right_one(fault):
+    with pytest.raises(TypeError, match=r"attempts is a whole number, and base and cap are timedeltas"):
         Retry(**fault)
 
 
@@ -102,7 +115,7 @@ def test_a_rule_that_could_not_be_followed_is_refused_where_it_is_written(rules,
 
 @pytest.mark.parametrize("per_second", [0, -1, math.nan])
 def test_a_budget_that_lets_nothing_through_is_refused_where_it_is_written(per_second):
-    with pytest.raises(ValueError, match=r"per_second is more than 0, or math.inf for no limit"):
+    with pytest.raises(ValueError, match=r"per_second is a number above 0, or math.inf for no limit"):
         Retry(per_second=per_second)
 
 

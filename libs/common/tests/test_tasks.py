@@ -223,6 +223,51 @@ def test_a_need_that_is_no_type_is_refused_in_words(annotation, shown):
     assert shown in str(refused.value)
 
 
+YEARS = timedelta(days=366)
+
+
+@pytest.mark.parametrize(
+    ("terms", "told"),
+    [
+        ({"timeout": 30}, "timeout=30; it must be a timedelta, such as timedelta(seconds=30)"),
+        ({"timeout": None}, "timeout=None; it must be a timedelta"),
+        ({"timeout": timedelta(0)}, "timeout=0:00:00; it must be more than nothing, and at most 365 days"),
+        ({"timeout": -YEARS}, "it must be more than nothing"),
+        ({"timeout": YEARS}, "and at most 365 days"),
+        ({"grace": 5}, "grace=5; it must be a timedelta"),
+        ({"grace": timedelta(seconds=-1)}, "it must be not less than nothing"),
+        ({"silent_after": 5}, "silent_after=5; it must be a timedelta"),
+        ({"silent_after": timedelta(0)}, "silent_after=0:00:00; it must be more than nothing"),
+        ({"retry": 3}, "retry=3; it must be a Retry, such as Retry(attempts=3)"),
+        ({"limits": 5}, "limits=5; it must be Limits"),
+        ({"unique": True}, "unique=True; it must be Unique"),
+        ({"process": "no"}, "process='no'; it must be True or False"),
+        ({"on_failure": "billing.failed"}, "it must be a function"),
+        ({"retries": 3}, "'retries', which nobody knows; there are timeout, grace, retry,"),
+        ({"labels": {"priority": "first"}}, "labels that no run could have: priority must be one of low, normal,"),
+        ({"labels": {"delay": -1}}, "labels that no run could have: delay must be a number of seconds"),
+    ],
+)
+def test_what_a_task_could_not_be_executed_by_is_refused_where_it_is_declared(terms, told):
+    async def work() -> None: ...
+
+    with pytest.raises(ConfigurationError) as refused:
+        Tasks("lone").task(**terms)(work)
+
+    assert str(refused.value).startswith("lone.work has ")
+    assert told in str(refused.value)
+
+
+def test_no_grace_and_what_is_none_where_it_may_be_are_taken():
+    async def work() -> None: ...
+
+    declared = Tasks("lone").task(
+        grace=timedelta(0), silent_after=None, limits=None, unique=None, on_failure=None, labels={"priority": "high"}
+    )(work)
+
+    assert (declared.grace, declared.limits, declared.unique) == (timedelta(0), None, None)
+
+
 def test_two_tasks_of_one_name_are_refused():
     lone = Tasks("lone")
 

@@ -32,8 +32,8 @@ class Rate:
     def __post_init__(self) -> None:
         """Refuse a rate that could not be kept."""
         check_number("number", self.number)
-        if not timedelta(0) < self.per <= LONGEST:
-            message = f"{self!r} cannot be kept: per is more than nothing and at most {LONGEST.days} days"
+        if not isinstance(self.per, timedelta) or not timedelta(0) < self.per <= LONGEST:
+            message = f"{self!r} cannot be kept: per is a timedelta, more than nothing and at most {LONGEST.days} days"
             raise ConfigurationError(message)
         if self.burst is not None:
             check_number("burst", self.burst)
@@ -87,7 +87,7 @@ class Limits:
         if not by_key and self.concurrency is None and self.rate is None:
             message = "these limits limit nothing; give concurrency, rate, per_key or rate_per_key, or leave them out"
             raise ConfigurationError(message)
-        if self.key is not None and not all(self.key.split(".")):
+        if self.key is not None and not (isinstance(self.key, str) and all(self.key.split("."))):
             message = f"the key {self.key!r} is no path; name an argument, with dots for what is inside it"
             raise ConfigurationError(message)
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
+from carillon.bounds import LONGEST
 from carillon.clock import monotonic
 from carillon.errors import Cancel, PermanentError, Snooze
 
@@ -44,11 +45,19 @@ class Retry:
 
     def __post_init__(self) -> None:
         """Refuse a policy that could not be followed."""
-        if not 1 <= self.attempts <= MOST_ATTEMPTS or self.base <= timedelta(0) or self.cap < self.base:
-            message = f"{self!r} cannot be followed: attempts is 1 to {MOST_ATTEMPTS}, and 0 < base <= cap"
+        spans = isinstance(self.base, timedelta) and isinstance(self.cap, timedelta)
+        counts = isinstance(self.attempts, int) and not isinstance(self.attempts, bool)
+        if not (spans and counts):
+            message = f"{self!r} cannot be followed: attempts is a whole number, and base and cap are timedeltas"
+            raise TypeError(message)
+        if not 1 <= self.attempts <= MOST_ATTEMPTS or not timedelta(0) < self.base <= self.cap <= LONGEST:
+            message = (
+                f"{self!r} cannot be followed: attempts is 1 to {MOST_ATTEMPTS}, and 0 < base <= cap <= "
+                f"{LONGEST.days} days"
+            )
             raise ValueError(message)
-        if not self.per_second > 0:
-            message = f"{self!r} cannot be followed: per_second is more than 0, or math.inf for no limit"
+        if isinstance(self.per_second, bool) or not isinstance(self.per_second, int | float) or not self.per_second > 0:
+            message = f"{self!r} cannot be followed: per_second is a number above 0, or math.inf for no limit"
             raise ValueError(message)
         for error, rule in self.rules.items():
             _check_rule(error, rule)

@@ -79,7 +79,8 @@ class Service:
     opens: Callable[..., Platform] = Platform
 
     def __post_init__(self) -> None:
-        """Refuse a limit that could not be kept."""
+        """Refuse a concurrency of nothing, and a limit that could not be kept."""
+        check_number("concurrency", self.concurrency)
         if self.limit is not None:
             check_number("limit", self.limit)
 

@@ -7,10 +7,9 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
 from functools import cached_property
 from itertools import islice
-from typing import Any, ParamSpec, TypedDict, TypeVar, Union, Unpack
+from typing import Any, ParamSpec, TypeVar, Union, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import to_json
@@ -20,40 +19,17 @@ from taskiq.kicker import AsyncKicker
 
 from carillon.contracts import Event
 from carillon.errors import ConfigurationError, InvalidArgumentsError
-from carillon.ledger.records import Unique
-from carillon.limits import Limits
 from carillon.options import SubmitOptions, labels_of, shown
 from carillon.retry import Budget, Retry
 from carillon.run import Run
+from carillon.terms import DEFAULT_GRACE, DEFAULT_TIMEOUT, Terms, check_terms
 from carillon.unconnected import UnconnectedBroker
 
 Params = ParamSpec("Params")
 Returned = TypeVar("Returned")
 
-#: Makes the event that a run says which ended failed, of its arguments and the error of its last attempt.
-OnFailure = Callable[[Mapping[str, Any], BaseException], Event]
-
 #: Runs that `kiq_many` submits together.
 MOST_TOGETHER = 1_000
-#: A task without a timeout of its own may run this long.
-DEFAULT_TIMEOUT = timedelta(minutes=5)
-#: And this long it may clean up when it is stopped.
-DEFAULT_GRACE = timedelta(seconds=10)
-
-
-class Terms(TypedDict, total=False):
-    """What the owner of a task may say of it; `Tasks.task` tells what each means."""
-
-    #: Five minutes, where nothing is said.
-    timeout: timedelta
-    #: Ten seconds.
-    grace: timedelta
-    retry: Retry
-    on_failure: OnFailure
-    limits: Limits
-    unique: Unique
-    process: bool
-    silent_after: timedelta
 
 
 class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
@@ -80,6 +56,7 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
             original_func=function,
             labels=dict(labels or {}),
         )
+        check_terms(self.task_name, terms, self.labels)
         self.domain = domain
         self.timeout = terms.get("timeout", DEFAULT_TIMEOUT)
         self.grace = terms.get("grace", DEFAULT_GRACE)
@@ -97,9 +74,6 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         self.silent_after = terms.get("silent_after")
         if self.process and self.is_async:
             message = f"{self.task_name} is async: it is cancelled where it awaits, so leave out `process=True`"
-            raise ConfigurationError(message)
-        if self.silent_after is not None and self.silent_after <= timedelta(0):
-            message = f"{self.task_name} has silent_after={self.silent_after}; it must be more than nothing"
             raise ConfigurationError(message)
         if self.limits is not None:
             self.limits.check(self.task_name, self.argument_names)
