@@ -17,6 +17,7 @@ from carillon.cloudevents import Envelope
 from carillon.errors import IdempotencyConflictError, PlatformUnavailableError
 from carillon.ids import new_id
 from carillon.ledger.audit import Actor
+from carillon.ledger.catalogue import Hearer
 from carillon.ledger.ledger import Ledger
 from carillon.ledger.records import Finish, NewRun, Priority, State
 from carillon.platform import answer
@@ -199,7 +200,7 @@ async def test_one_batch_holds_ends_of_every_kind(ledger, domain, worker):
 async def test_what_a_run_says_is_recorded_with_its_end_and_answered_once(ledger, domain, worker):
     run = await started(ledger, domain, worker)
     envelope = Envelope.of(OrderPlaced(order="o"), source="/shop", id=f"{run}/0")
-    answers = [answer(envelope, domain, f"{domain}.pack"), answer(envelope, domain, f"{domain}.thank")]
+    answers = [answer(envelope, Hearer(f"{domain}.{name}", domain)) for name in ("pack", "thank")]
     end = done(run, events=[envelope.new_event(actor="t", run_id=run)], answers=answers)
 
     done_twice = [await applied(ledger, worker, end) for _ in range(2)]

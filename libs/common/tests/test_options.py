@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import ClassVar
 from uuid import UUID
 
 import pytest
@@ -11,13 +13,14 @@ from shop import Shop, shop_service
 from taskiq.exceptions import SendTaskError
 
 import carillon
-from carillon import After, Priority, Task, Tasks, Unique
-from carillon.contracts import BackupCompleted
+from carillon import After, Priority, Service, Task, Tasks, Unique
+from carillon.cloudevents import Envelope
+from carillon.contracts import BackupCompleted, Event
 from carillon.errors import ConfigurationError, InvalidArgumentsError, UniqueConflictError
 from carillon.options import after_in, callback_url_in, check_labels, labels_of, unique_in
 from carillon.platform import Platform
 from carillon.settings import PlatformSettings
-from carillon.testing import running
+from carillon.testing import eventually, running
 
 HOUR = timedelta(hours=1)
 
@@ -260,6 +263,57 @@ async def test_what_may_start_now_is_given_to_a_worker_at_once(platform, add):
 
     rows = [await platform.history.run(UUID(task.task_id)) for task in begun]
     assert [row["run_at"] == row["created_at"] for row in rows] == [True, True]
+
+
+class Placed(Event):
+    """An order was placed."""
+
+    type: ClassVar[str] = "shop.placed.v1"
+    subject_field: ClassVar[str] = "order"
+
+    order: str
+
+
+async def test_what_a_task_was_declared_with_is_on_every_run_of_it(platform):
+    tasks = Tasks("post")
+
+    @tasks.task(labels={"team": "blue", "tier": "gold", "priority": "high"})
+    async def send(order: str) -> None:
+        """Send. Safe to run twice: it does nothing."""
+
+    @tasks.hears(Placed, labels={"team": "blue", "priority": "low"})
+    async def thank(event: Placed) -> None:
+        """Thank. Safe to run twice: it does nothing."""
+
+    async with running(Service(name="post", settings=platform.settings, tasks=tasks), platform):
+        sent = await send.options(labels={"tier": "tin"}).kiq("o-1")
+        envelope = Envelope.of(Placed(order="o-2"), source="/shop")
+        await platform.say(envelope, actor="a test")
+        await eventually(partial(platform.history.answers_to, envelope.key))
+
+    (heard,) = await platform.history.answers_to(envelope.key)
+    rows = [await platform.history.run(run) for run in (UUID(sent.task_id), heard["id"])]
+    assert [(row["labels"], row["priority"]) for row in rows] == [
+        ({"team": "blue", "tier": "tin"}, Priority.HIGH), ({"team": "blue"}, Priority.LOW),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({"Customer": "7"}, "labels must be named in lower case"),
+        ({"cc": "7"}, "labels must be named in lower case, and not like what steers"),
+        ({"customer": "x" * 201}, "labels.customer must have at most 200 characters"),
+        ({"customer": "a\0"}, "labels.customer must have at most 200 characters, none of them a control"),
+        ({f"l{n}": "x" for n in range(21)}, "labels must have at most 20 members, and not 21"),
+    ],
+)
+async def test_a_label_that_nobody_could_search_by_is_refused(add, labels, told):
+    with pytest.raises(InvalidArgumentsError, match=told):
+        add.options(labels=labels)
+    with pytest.raises(SendTaskError) as refused:
+        await add.kicker().with_labels(**labels).kiq(1)
+    assert told in str(refused.value.__cause__)
 
 
 def test_an_option_is_no_label(add_offline):

@@ -245,7 +245,9 @@ YEARS = timedelta(days=366)
         ({"on_failure": "billing.failed"}, "it must be a function"),
         ({"retries": 3}, "'retries', which nobody knows; there are timeout, grace, retry,"),
         ({"labels": {"priority": "first"}}, "labels that no run could have: priority must be one of low, normal,"),
-        ({"labels": {"delay": -1}}, "labels that no run could have: delay must be a number of seconds"),
+        ({"labels": {"delay": 1}}, "the label 'delay', which is an option; say it with each submit"),
+        ({"labels": {"Customer": "7"}}, "labels that no run could have: labels must be named in lower case"),
+        ({"labels": {"customer": "x" * 201}}, "labels.customer must have at most 200 characters"),
     ],
 )
 def test_what_a_task_could_not_be_executed_by_is_refused_where_it_is_declared(terms, told):

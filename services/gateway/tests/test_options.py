@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import pytest
 
+from gateway.submissions import new_run
+
 RING = {"task": "bells.ring", "args": {"times": 1}}
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
@@ -23,6 +25,28 @@ def column(gateway, run, name):
 
 def state_of(gateway, run):
     return gateway.http.get(f"/api/v1/tasks/{run}/status").json()["status"]
+
+
+def test_what_a_task_was_declared_with_is_on_every_run_of_it_unless_the_submit_says_otherwise():
+    policy = {"labels": {"team": "blue", "tier": "gold"}, "priority": 2}
+    task = {"name": "bells.ring", "domain": "bells", "policy": policy}
+
+    plain, own = (
+        new_run(task, {}, options, actor="ada", key=None, traceparent=None)
+        for options in ({}, {"labels": {"tier": "tin"}, "priority": "low"})
+    )
+
+    assert (plain.labels, plain.priority) == ({"team": "blue", "tier": "gold"}, 2)
+    assert (own.labels, own.priority) == ({"team": "blue", "tier": "tin"}, 0)
+
+
+def test_the_longest_label_is_found(gateway):
+    label = "x" * 200
+    run = submit(gateway, labels={"l" * 63: label}, delay=3600).json()["id"]
+
+    found = gateway.http.get("/api/v1/runs", params={"label": f"{'l' * 63}:{label}"}).json()["runs"]
+
+    assert [one["id"] for one in found] == [run]
 
 
 def test_fifty_submits_at_once_with_one_unique_key_are_one_run(gateway):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -32,6 +32,18 @@ _PORT = r"6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|[1-9]\d{0,3}"
 CALLBACK_URL = rf"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:({_PORT}))?([/?][!-~]*)?$"
 MOST_URL = 2_000
 
+#: Names of labels that steer Taskiq or a broker, or that a mail or AMQP header would be made of.
+_RESERVED = (
+    "ack_type", "bcc", "cc", "correlation_id", "delay", "exchange", "expiration", "max_retries", "priority", "queue",
+    "queue_name", "reply_to", "retry_on_error", "routing_key", "schedule", "schedule_id", "task_id", "tenant",
+    "timeout", "traceparent", "tracestate", "x-.*",
+)  # fmt: skip
+LABEL = rf"^(?!({'|'.join(_RESERVED)})$)[a-z][a-z0-9_.-]{{0,62}}$"
+#: What a label must be named, in words.
+LABEL_MUST = "named in lower case, and not like what steers a queue or a header (cc, x-..., task_id)"
+MOST_LABELS = 20
+MOST_LABEL = 200
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -47,6 +59,19 @@ def check_key(option: str, value: object) -> None:
         raise InvalidOptionError(option, f"be a text of 1 to {MOST_KEY} characters", value)
     if not re.fullmatch(NO_CONTROLS, value) or _SURROGATE.search(value):
         raise InvalidOptionError(option, "be free of control characters and of half characters (surrogates)", value)
+
+
+def check_own_labels(labels: Mapping[str, object]) -> None:
+    """Refuse labels that could not be kept, or by which nobody could search."""
+    if len(labels) > MOST_LABELS:
+        raise InvalidOptionError("labels", f"have at most {MOST_LABELS} members", len(labels))
+    for name, value in labels.items():
+        if not isinstance(name, str) or not re.fullmatch(LABEL, name):
+            raise InvalidOptionError("labels", f"be {LABEL_MUST}", name)
+        text = str(value)
+        if len(text) > MOST_LABEL or not re.fullmatch(NO_CONTROLS, text) or _SURROGATE.search(text):
+            must = f"have at most {MOST_LABEL} characters, none of them a control or half a character"
+            raise InvalidOptionError(f"labels.{name}", must)
 
 
 def check_span(option: str, value: object, *, least: timedelta = timedelta(0)) -> timedelta:

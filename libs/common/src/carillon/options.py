@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 import orjson
 
 from carillon import clock
-from carillon.bounds import check_key, check_span, check_url, moment_of, span_of
+from carillon.bounds import check_key, check_own_labels, check_span, check_url, moment_of, span_of
 from carillon.errors import InvalidArgumentsError, InvalidOptionError
 from carillon.ledger.records import After, Priority, Unique
 from carillon.times import NAMES as TIMES
@@ -62,6 +62,7 @@ def labels_of(options: SubmitOptions) -> dict[str, str | float]:
     if taken := sorted(own.keys() & NAMES):
         message = f"{', '.join(taken)} cannot be among the labels; give it as an option"
         raise InvalidArgumentsError(message)
+    check_own_labels(own)
     labels: dict[str, str | float] = dict(own)
     for name, value in given.items():
         labels |= _AS_LABELS[name](value)
@@ -70,6 +71,11 @@ def labels_of(options: SubmitOptions) -> dict[str, str | float]:
     except InvalidOptionError as error:
         raise InvalidOptionError(_GIVEN_AS.get(error.option, error.option), error.must, *error.given) from None
     return labels
+
+
+def own_labels(labels: Mapping[str, Any]) -> dict[str, str]:
+    """The labels that are kept as such: those that are no options."""
+    return {name: str(value) for name, value in labels.items() if name not in NAMES}
 
 
 def check_labels(labels: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from carillon.contracts.runs import RunEnded
 from carillon.errors import IdempotencyConflictError
 from carillon.ids import derived_id, new_id
 from carillon.ledger.audit import Audit
-from carillon.ledger.catalogue import Catalogue
+from carillon.ledger.catalogue import Catalogue, Hearer
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.history import History
 from carillon.ledger.ledger import Connection, Ledger
@@ -306,7 +306,7 @@ class Platform:
         event = envelope.new_event(actor="events")
         await self.ledger.say([replace(event, published=True)], [])
         for task in await self.catalogue.hearers(envelope.type, domain):
-            await self.submit(answer(envelope, task.domain, task.name))
+            await self.submit(answer(envelope, task))
 
     def envelopes(self, events: Sequence[Event], source: str, run_id: UUID) -> list[Envelope]:
         """Wrap what a run says. The ids come from the run, so that an attempt that is repeated says the same events."""
@@ -323,9 +323,7 @@ class Platform:
         if not self.ledger.carries_events:
             return []
         return [
-            answer(envelope, task.domain, task.name)
-            for envelope in envelopes
-            for task in await self.catalogue.hearers(envelope.type)
+            answer(envelope, task) for envelope in envelopes for task in await self.catalogue.hearers(envelope.type)
         ]
 
     async def bury(self, queue: str, reason: str, body: bytes, headers: Mapping[str, Any]) -> None:
@@ -371,12 +369,14 @@ def _text(value: object) -> str:
     return str(value).replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 
-def answer(envelope: Envelope, domain: str, task: str) -> NewRun:
+def answer(envelope: Envelope, task: Hearer) -> NewRun:
     """The run of a task that answers an event; the same event and task are always the same run."""
     return NewRun(
-        id=derived_id("hear", str(envelope.key), task),
-        domain=domain,
-        task=task,
+        id=derived_id("hear", str(envelope.key), task.name),
+        domain=task.domain,
+        task=task.name,
+        labels=task.labels,
+        priority=task.priority,
         args=orjson.dumps({"event": envelope.data}).decode(),
         event_id=envelope.key,
         cause=Cause(envelope.id, envelope.type, envelope.source, envelope.time),

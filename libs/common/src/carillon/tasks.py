@@ -19,7 +19,7 @@ from taskiq.kicker import AsyncKicker
 
 from carillon.contracts import Event
 from carillon.errors import ConfigurationError, InvalidArgumentsError
-from carillon.options import SubmitOptions, labels_of, shown
+from carillon.options import SubmitOptions, labels_of, own_labels, priority_in, shown
 from carillon.retry import Budget, Retry
 from carillon.run import Run
 from carillon.terms import DEFAULT_GRACE, DEFAULT_TIMEOUT, Terms, check_terms
@@ -182,6 +182,8 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
             **self.retry.shown,
             **({} if self.limits is None else {"limits": self.limits.shown}),
             **({} if self.unique is None else {"unique": shown(self.unique)}),
+            **({"labels": own} if (own := own_labels(self.labels)) else {}),
+            **({"priority": priority_in(self.labels)} if "priority" in self.labels else {}),
         }
 
     def entry(self, queue: str) -> dict[str, Any]:
@@ -242,12 +244,12 @@ class Tasks:
         return declare
 
     def hears(
-        self, event: type[Event], **terms: Unpack[Terms]
+        self, event: type[Event], *, labels: Mapping[str, str] | None = None, **terms: Unpack[Terms]
     ) -> Callable[[Callable[Params, Returned]], Task[Params, Returned]]:
         """Declare what answers an event: a task whose one argument is `event`."""
 
         def declare(function: Callable[Params, Returned]) -> Task[Params, Returned]:
-            task = self._declare(Task(self._broker, self.domain, function, hears=event, **terms))
+            task = self._declare(Task(self._broker, self.domain, function, hears=event, labels=labels, **terms))
             if task.argument_names != ("event",):
                 message = f"{task.task_name} answers an event, so its one argument must be named `event`"
                 raise ConfigurationError(message)

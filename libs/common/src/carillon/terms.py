@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypedDict
 
-from carillon.bounds import LONGEST
+from carillon.bounds import LONGEST, check_own_labels
 from carillon.contracts import Event
 from carillon.errors import ConfigurationError, InvalidArgumentsError
 from carillon.ledger.records import Unique
 from carillon.limits import Limits
-from carillon.options import check_labels
+from carillon.options import NAMES, priority_in
 from carillon.retry import Retry
 
 #: Makes the event that a run says which ended failed, of its arguments and the error of its last attempt.
@@ -51,7 +51,7 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 def check_terms(task: str, terms: Mapping[str, object], labels: Mapping[str, object]) -> None:
     """Refuse what a task could not be executed by; raises `ConfigurationError` with its name, the term and its bounds.
 
-    Labels among which are options of a submit, such as a priority, hold for every run, and are looked at as there.
+    Its labels hold for every run of it, however it is submitted. A priority may be among them, and no other option.
     """
     if unknown := sorted(terms.keys() - Terms.__annotations__.keys()):
         known = ", ".join(Terms.__annotations__)
@@ -65,8 +65,12 @@ def check_terms(task: str, terms: Mapping[str, object], labels: Mapping[str, obj
     _check_span(task, "grace", terms.get("grace", DEFAULT_GRACE), nothing=True)
     if terms.get("silent_after") is not None:
         _check_span(task, "silent_after", terms["silent_after"])
+    if fixed := sorted(labels.keys() & NAMES - {"priority"}):
+        message = f"{task} has the label {fixed[0]!r}, which is an option; say it with each submit"
+        raise ConfigurationError(message)
     try:
-        check_labels(labels)
+        check_own_labels({name: value for name, value in labels.items() if name not in NAMES})
+        priority_in(labels)
     except InvalidArgumentsError as error:
         message = f"{task} has labels that no run could have: {error}"
         raise ConfigurationError(message) from None

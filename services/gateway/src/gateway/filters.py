@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from carillon.bounds import MOST_LABEL
 from carillon.errors import InvalidArgumentsError
 from carillon.ledger.search import Search
 from carillon.ledger.tables import STATES
@@ -41,7 +42,7 @@ FILTERS: dict[str, Any] = {
         "description": "A label as `name:value`; may be repeated.",
         "type": "array",
         "maxItems": 20,
-        "items": {**WORD, "pattern": r"^[a-z][a-z0-9_.-]*:[^\x00-\x1f\x7f]*$"},
+        "items": {**WORD, "maxLength": MOST_LABEL + 64, "pattern": r"^[a-z][a-z0-9_.-]*:[^\x00-\x1f\x7f]*$"},
     },
     "arg": {
         "description": "An argument as `path:value`, such as `order:17` or `customer.id:17`; may be repeated. `17` is "

@@ -10,8 +10,12 @@ import orjson
 
 from carillon.bounds import (
     CALLBACK_URL,
+    LABEL,
+    LABEL_MUST,
     LONGEST,
     MOST_KEY,
+    MOST_LABEL,
+    MOST_LABELS,
     MOST_NEEDS,
     MOST_URL,
     NO_CONTROLS,
@@ -28,13 +32,6 @@ from carillon.shapes import faults_of
 from carillon.times import times_in
 from gateway.errors import Fault, invalid
 
-#: Names that steer Taskiq or a broker, or that a mail or AMQP header would be made of.
-RESERVED_LABELS = (
-    "ack_type", "bcc", "cc", "correlation_id", "delay", "exchange", "expiration", "max_retries", "priority", "queue",
-    "queue_name", "reply_to", "retry_on_error", "routing_key", "schedule", "schedule_id", "task_id", "tenant",
-    "timeout", "traceparent", "tracestate", "x-.*",
-)  # fmt: skip
-_LABEL = rf"^(?!({'|'.join(RESERVED_LABELS)})$)[a-z][a-z0-9_.-]{{0,62}}$"
 _SECONDS: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": LONGEST.total_seconds()}
 _KEY: dict[str, Any] = {
     "type": "string",
@@ -92,7 +89,8 @@ _AFTER: dict[str, Any] = {
 }
 _OPTIONS: dict[str, Any] = {
     "priority": {
-        "description": "Which of two waiting runs of one domain starts first.",
+        "description": "Which of two waiting runs of one domain starts first. Where it is not said, the priority that "
+        "the task was declared with.",
         "enum": [*(priority.name.lower() for priority in Priority), *map(int, Priority)],
         "default": "normal",
     },
@@ -136,16 +134,17 @@ _OPTIONS: dict[str, Any] = {
     "unique": _UNIQUE,
     "after": _AFTER,
     "labels": {
-        "description": "Words of your own by which runs can be searched. Names that steer a queue are reserved.",
+        "description": "Words of your own by which runs can be searched, beside those that the task was declared with. "
+        "Names that steer a queue are reserved.",
         "type": "object",
-        "maxProperties": 20,
+        "maxProperties": MOST_LABELS,
         "propertyNames": {
-            "pattern": _LABEL,
-            "x-must-be": "named in lower case, and not like what steers a queue or a header (cc, x-..., task_id)",
+            "pattern": LABEL,
+            "x-must-be": LABEL_MUST,
         },
         "additionalProperties": {
             "type": "string",
-            "maxLength": 200,
+            "maxLength": MOST_LABEL,
             "pattern": NO_CONTROLS,
             "x-must-be": "free of control characters",
         },
@@ -246,7 +245,8 @@ def new_run(
     `place` sets runs apart that share a key: those of one batch. Raises `ProblemError` for options that do not fit.
     """
     name = task["name"]
-    said = {"unique": task["policy"].get("unique")} | dict(options)
+    policy = task["policy"]
+    said = {"unique": policy.get("unique"), "priority": policy.get("priority", Priority.NORMAL)} | dict(options)
     try:
         times = times_in(said, datetime.now(UTC))
         return NewRun(
@@ -254,7 +254,7 @@ def new_run(
             domain=task["domain"],
             task=name,
             args=orjson.dumps(arguments).decode(),
-            labels=said.get("labels", {}),
+            labels=policy.get("labels", {}) | said.get("labels", {}),
             priority=priority_in(said),
             run_at=times.run_at,
             expires_at=times.expires_at,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
 
 import structlog
 from sqlalchemy import delete, func, select, text, update
@@ -14,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from carillon.ledger.audit import Actor, Entry, record
+from carillon.ledger.records import Priority
 from carillon.ledger.statements.limits import GATE_AGAIN, LOCK
 from carillon.ledger.tables import buckets, domains, event_types, tasks, turns
 
@@ -30,6 +32,15 @@ class Hearer(NamedTuple):
 
     name: str
     domain: str
+    #: What its owner declared for every run of it.
+    labels: Mapping[str, str] = MappingProxyType({})
+    priority: int = Priority.NORMAL
+
+    @classmethod
+    def of(cls, row: Row) -> Self:
+        """As a task is registered."""
+        policy = row["policy"]
+        return cls(row["name"], row["domain"], policy.get("labels", {}), policy.get("priority", Priority.NORMAL))
 
 
 #: What is known of tasks is read again after this time. A listener that registers meanwhile is found by its sweeper; to
@@ -70,7 +81,7 @@ class Catalogue:
         hearers: dict[str, list[Hearer]] = {}
         for row in rows:
             if row["hears"] is not None:
-                hearers.setdefault(row["hears"], []).append(Hearer(row["name"], row["domain"]))
+                hearers.setdefault(row["hears"], []).append(Hearer.of(row))
         self._known = {row["name"]: row for row in rows}
         self._hearers = hearers
         self._stale_at = time.monotonic() + FRESH_SECONDS

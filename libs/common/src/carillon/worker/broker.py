@@ -14,6 +14,7 @@ from taskiq.abc.formatter import TaskiqFormatter
 from taskiq.utils import maybe_awaitable
 
 from carillon import clock, options
+from carillon.bounds import check_own_labels
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import derived_id, new_id
 from carillon.jsonb import holds_nul
@@ -27,8 +28,6 @@ from carillon.worker.results import Results
 
 #: Larger arguments belong in storage, with their key as the argument.
 MOST_ARGS_BYTES = 256 * 1024
-#: Labels that are not kept as such: how to run, and the trace.
-STEERING = options.NAMES | {LABEL}
 
 
 class Kick(BrokerMessage):
@@ -118,14 +117,18 @@ class CarillonBroker(AsyncBroker):
     def _new_run(self, source: TaskiqMessage) -> NewRun:
         task = self.local_task_registry.get(source.task_name)
         arguments = task.bind(source.args, source.kwargs) if isinstance(task, Task) else _named(source)
-        labels = source.labels
+        labels, own = source.labels, options.own_labels(source.labels)
+        own.pop(LABEL, None)
+        if own:
+            # Those of `options` were looked at there; Taskiq's own `with_labels` takes anything.
+            check_own_labels(own)
         key, times, parent = options.key_in(labels), times_in(labels, clock.now()), current_run.get()
         return NewRun(
             id=UUID(source.task_id) if key is None else derived_id("key", source.task_name, key),
             domain=source.task_name.partition(".")[0],
             task=source.task_name,
             args=json_args(arguments),
-            labels={name: str(value) for name, value in labels.items() if name not in STEERING},
+            labels=own,
             priority=options.priority_in(labels),
             run_at=times.run_at,
             expires_at=times.expires_at,

@@ -16,6 +16,7 @@ import structlog
 from carillon.cloudevents import Envelope
 from carillon.contracts.runs import RunEnded
 from carillon.errors import TransientError
+from carillon.ledger.catalogue import Hearer
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.ledger import Ended
 from carillon.ledger.records import Delivery, Priority
@@ -219,7 +220,8 @@ class Sweeper:
                 data=row["data"],
                 traceparent=row["traceparent"],
             )
-            await self._platform.submit(answer(envelope, self._domain, row["task"]))
+            heard = {task.name: task for task in await self._platform.catalogue.hearers(row["type"], self._domain)}
+            await self._platform.submit(answer(envelope, heard.get(row["task"]) or Hearer(row["task"], self._domain)))
             self._metrics.swept.labels("unheard").inc()
 
 

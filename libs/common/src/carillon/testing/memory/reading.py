@@ -130,7 +130,7 @@ class MemoryCatalogue(Catalogue):
     async def hearers(self, event_type: str, domain: str | None = None) -> list[Hearer]:
         """The tasks that hear a type, in all domains or in one."""
         rows = [row for row in self._store.tasks.values() if row["hears"] == event_type]
-        return [Hearer(row["name"], row["domain"]) for row in rows if domain in {None, row["domain"]}]
+        return [Hearer.of(row) for row in rows if domain in {None, row["domain"]}]
 
     async def task(self, name: str) -> Row | None:
         """One task."""
