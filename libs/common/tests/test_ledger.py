@@ -214,7 +214,10 @@ async def test_what_a_run_says_is_recorded_with_its_end_and_answered_once(ledger
 async def test_an_end_that_is_fenced_off_says_nothing(ledger, domain, worker):
     run = await started(ledger, domain, worker)
     envelope = Envelope.of(OrderPlaced(order="o"), source="/shop", id=f"{run}/0")
-    said = {"events": [envelope.new_event(actor="t", run_id=run)], "answers": [answer(envelope, domain, "d.pack")]}
+    said = {
+        "events": [envelope.new_event(actor="t", run_id=run)],
+        "answers": [answer(envelope, Hearer("d.pack", domain))],
+    }
 
     await applied(ledger, new_id(), done(run, **said))
 
@@ -225,11 +228,11 @@ async def test_an_end_that_is_fenced_off_says_nothing(ledger, domain, worker):
 async def test_an_event_that_was_said_before_is_not_new(ledger, domain):
     envelope = Envelope.of(OrderPlaced(order="o"), source="/shop", id=domain)
 
-    first = await ledger.say([envelope.new_event(actor="t")], [answer(envelope, domain, "d.pack")])
-    again = await ledger.say([envelope.new_event(actor="t")], [answer(envelope, domain, "d.thank")])
+    first = await ledger.say([envelope.new_event(actor="t")], [answer(envelope, Hearer("d.pack", domain))])
+    again = await ledger.say([envelope.new_event(actor="t")], [answer(envelope, Hearer("d.thank", domain))])
 
     assert (first, again) == ({envelope.key}, set())
-    assert await answering(ledger, envelope.key) == {answer(envelope, domain, "d.pack").id}
+    assert await answering(ledger, envelope.key) == {answer(envelope, Hearer("d.pack", domain)).id}
 
 
 async def test_an_end_that_postgresql_cannot_keep_is_refused_alone_and_the_run_can_still_end(ledger, domain, worker):

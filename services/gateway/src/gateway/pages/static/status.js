@@ -87,19 +87,17 @@ function schedules(list) {
     element("span", { class: "right" },
       schedule.paused ? state("paused") : schedule.next_run_time ? moment(schedule.next_run_time, "in") : element("span", { class: "soft" }, "no next fire"),
       line({ class: "sub" }, schedule.paused ? `by ${schedule.paused_by ?? "somebody"}` : schedule.last_run_time ? "last " : "never fired", !schedule.paused && schedule.last_run_time ? moment(schedule.last_run_time) : "")),
-    element("button", { id: `steer-${schedule.name}`, "aria-label": `${schedule.paused ? "Resume" : "Pause"} ${schedule.name}`, onclick: (event) => steer(schedule, event.currentTarget) }, schedule.paused ? "Resume" : "Pause"))));
+    element("button", { id: `steer-${schedule.name}`, "aria-label": `${schedule.paused ? "Resume" : "Pause"} ${schedule.name}`, onclick: () => steer(schedule) }, schedule.paused ? "Resume" : "Pause"))));
 }
 
-async function steer(schedule, pressed) {
-  pressed.disabled = true;
-  complain("click", "");
-  const path = `/api/v1/tasks/scheduled/${encodeURIComponent(schedule.name)}/${schedule.paused ? "resume" : "pause"}`;
-  const answer = await send(path, {});
-  if (answer?.detail) complain("click", answer.detail);
-  if (answer?.data) await poll();
-  pressed.disabled = false;
-  // The button was drawn anew, or lost the focus while it was disabled: who came by keyboard goes on from there.
-  if (document.activeElement === document.body) place(pressed.id)?.focus();
+async function steer({ name, paused }) {
+  const done = await act({
+    title: `${paused ? "Resume" : "Pause"} ${name}`,
+    text: paused ? "It fires again from now on." : "It does not fire until it is resumed. Fires that come due meanwhile are left out.",
+    verb: paused ? "Resume" : "Pause",
+    path: `/api/v1/tasks/scheduled/${encodeURIComponent(name)}/${paused ? "resume" : "pause"}`,
+  });
+  if (done) await poll();
 }
 
 const ORDER = ["completed", "partial", "running", "retrying", "paused", "queued", "pending", "cancelled", "failed"];
