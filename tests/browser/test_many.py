@@ -8,6 +8,7 @@ import re
 import pytest
 import pytest_asyncio
 from playwright.async_api import expect
+from tests.browser.looking import card, confirm
 
 from carillon.ids import new_id
 from carillon.platform import Platform
@@ -15,19 +16,8 @@ from carillon.platform import Platform
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("bells")]
 
 
-def card(page, name):
-    return page.get_by_role("region", name=name)
-
-
 def dialog(page):
     return page.get_by_role("dialog")
-
-
-async def confirm(page, verb, reason=None):
-    """Say why in the window that is open, and do it."""
-    if reason is not None:
-        await dialog(page).get_by_label("Why").fill(reason)
-    await dialog(page).get_by_role("button", name=verb, exact=True).click()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

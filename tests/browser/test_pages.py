@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from playwright.async_api import expect
+from tests.browser.looking import card, confirm
 
 from carillon.testing import eventually
 
@@ -36,10 +37,6 @@ async def address(request, gateway, markup):
 async def noon(gateway):
     yield "ring-at-noon"
     await gateway.post("/api/v1/tasks/scheduled/ring-at-noon/resume", None)
-
-
-def card(page, name):
-    return page.get_by_role("region", name=name)
 
 
 def link_to(page, run):
@@ -102,14 +99,18 @@ async def test_who_has_the_key_pauses_and_resumes_a_schedule(visit, gateway, noo
     await expect(schedule).to_contain_text("0 12 * * * Europe/Vienna")
 
     await schedule.get_by_role("button", name=f"Pause {noon}").click()
+    await confirm(page, "Pause", "the clock is cleaned")
     await page.get_by_role("dialog", name="Key").get_by_label("Key").fill(gateway.key)
     await page.get_by_role("button", name="Use this key").click()
 
     await expect(schedule).to_contain_text("paused")
     await expect(schedule).to_contain_text("by local")
     assert (await gateway.schedules())[noon] is True
+    entries = await gateway.get(f"/api/v1/audit?subject={noon}&limit=1")
+    assert entries["entries"][0]["reason"] == "the clock is cleaned"
 
     await schedule.get_by_role("button", name=f"Resume {noon}").click()
+    await confirm(page, "Resume")
 
     await expect(schedule.get_by_role("button")).to_have_text("Pause")
     assert (await gateway.schedules())[noon] is False
@@ -121,10 +122,13 @@ async def test_without_a_key_nothing_changes(visit, gateway, noon, refuse):
     pause = page.get_by_role("button", name=f"Pause {noon}")
 
     await pause.click()
+    await confirm(page, "Pause")
     if refuse == "click":
         await page.get_by_role("button", name="Not now").click()
     else:
         await page.keyboard.press("Escape")
+    await expect(page.get_by_role("alert").last).to_have_text("Without a key nothing was changed.")
+    await page.keyboard.press("Escape")
 
     await expect(page.get_by_role("dialog")).to_have_count(0)
     await expect(pause).to_be_enabled()
@@ -136,6 +140,7 @@ async def test_a_wrong_key_is_called_wrong_and_changes_nothing(visit, gateway, n
     page = await visit.open()
 
     await page.get_by_role("button", name=f"Pause {noon}").click()
+    await confirm(page, "Pause")
     await page.get_by_label("Key", exact=True).last.fill("carillon_wrong")
     await page.get_by_role("button", name="Use this key").click()
 
@@ -152,11 +157,15 @@ async def test_who_steers_by_keyboard_keeps_their_place(visit, gateway, noon):
 
     await button.focus()
     await page.keyboard.press("Enter")
-    await page.get_by_role("dialog").get_by_label("Key").fill(gateway.key)
+    await expect(page.get_by_label("Why")).to_be_focused()
+    for key in ("Tab", "Tab", "Enter"):
+        await page.keyboard.press(key)
+    await page.get_by_role("dialog", name="Key").get_by_label("Key").fill(gateway.key)
     await page.keyboard.press("Enter")
     await expect(button).to_have_text("Resume")
     await expect(button).to_be_focused()
-    await page.keyboard.press("Enter")
+    for key in ("Enter", "Tab", "Tab", "Enter"):
+        await page.keyboard.press(key)
 
     await expect(button).to_have_text("Pause")
     await expect(button).to_be_focused()
@@ -168,7 +177,8 @@ async def test_why_a_click_failed_stays_to_be_read_while_the_picture_moves_on(vi
     await page.route("**/pause", lambda route: route.fulfill(**refusal))
 
     await page.get_by_role("button", name=f"Pause {noon}").click()
-    await page.get_by_role("dialog").get_by_label("Key").fill(gateway.key)
+    await confirm(page, "Pause")
+    await page.get_by_role("dialog", name="Key").get_by_label("Key").fill(gateway.key)
     await page.get_by_role("button", name="Use this key").click()
     await expect(page.get_by_role("alert")).to_have_text("not just now")
     run = await gateway.submit("bells.ring", args={"bell": "small"})

@@ -8,26 +8,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from playwright.async_api import expect
+from tests.browser.looking import card, confirm
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("bells")]
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
 
 
-def card(page, name):
-    return page.get_by_role("region", name=name)
-
-
 def state(page):
     return page.locator(".title .state")
-
-
-async def confirm(page, verb, reason=None):
-    """Say why in the window that is open, and do it."""
-    dialog = page.get_by_role("dialog")
-    if reason is not None:
-        await dialog.get_by_label("Why").fill(reason)
-    await dialog.get_by_role("button", name=verb, exact=True).click()
 
 
 async def reason_of(gateway, action, subject):
@@ -261,7 +250,7 @@ async def test_why_something_cannot_be_done_is_said_in_its_window(operator, gate
     await gateway.post(f"/api/v1/runs/{run}/cancel", {})
     await confirm(page, "Pause")
 
-    await expect(page.get_by_role("dialog")).to_contain_text("this run has ended cancelled")
+    await expect(page.get_by_role("dialog")).to_contain_text("has ended cancelled; only one that waits can be paused")
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("dialog")).to_have_count(0)
 

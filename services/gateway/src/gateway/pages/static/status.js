@@ -1,6 +1,6 @@
 // The status page: the live stream, or polling where the stream is not to be had, drawn section by section.
 
-import { askWithKey, send } from "./api.js";
+import { askWithKey } from "./api.js";
 import { act } from "./dialogs.js";
 import { follow } from "./live.js";
 import { button, code, draw, empty, left, line, place, progressBar, rows } from "./parts.js";
@@ -165,13 +165,9 @@ function events(list) {
     element("span", { class: "right sub" }, event.run_id ? element("a", { href: `/runs/${event.run_id}` }, "run") : event.actor, line({}, moment(event.recorded_at))))));
 }
 
-// What is wrong with the picture goes when a picture comes; what is wrong with a click stays until the next one.
-const wrong = { picture: "", click: "" };
-
-function complain(about, text) {
-  wrong[about] = text;
-  place("notice").textContent = Object.values(wrong).filter(Boolean).join(" ");
-  place("notice").hidden = !place("notice").textContent;
+function complain(text) {
+  place("notice").textContent = text;
+  place("notice").hidden = !text;
 }
 
 function pulse(name, text) {
@@ -183,20 +179,20 @@ async function poll() {
   const answer = await askWithKey("/api/v1/overview");
   if (!answer) return pulse("away", "needs a key");
   const told = await answer.json().catch(() => ({}));
-  if (!answer.ok) return complain("picture", told.detail ?? `HTTP ${answer.status}`);
-  complain("picture", "");
+  if (!answer.ok) return complain(told.detail ?? `HTTP ${answer.status}`);
+  complain("");
   show(told);
 }
 
 follow({
   picture: (data) => {
     pulse("live", "live");
-    complain("picture", "");
+    complain("");
     show(data);
   },
   away: ({ detail }) => {
     pulse("away", "PostgreSQL is away");
-    complain("picture", detail);
+    complain(detail);
   },
   poll: async () => {
     pulse("polling", "polling");
@@ -204,6 +200,6 @@ follow({
   },
   lost: () => {
     pulse("away", "gateway is away");
-    complain("picture", "The gateway does not answer; this picture is old. It is tried again by itself.");
+    complain("The gateway does not answer; this picture is old. It is tried again by itself.");
   },
 });
