@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from notifications.deliveries import Cause, DeliveryLog, Parcel, RememberedDeliveries
@@ -46,6 +47,22 @@ async def office(engine: AsyncEngine, mail_server: MailServer, receiver: Receive
         recipients=[ANN, BOB],
     )
     await poster.aclose()
+
+
+async def test_old_deliveries_are_forgotten_and_new_ones_stay(engine: AsyncEngine) -> None:
+    log = StoredDeliveries(engine)
+    old, new = (Parcel(Cause(name, "a.test.v1"), "email", ANN, "x") for name in ("old", "new"))
+    for parcel in (old, new):
+        await log.begin(parcel)
+        await log.end(parcel, "delivered")
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("update notifications.deliveries set updated_at = now() - interval '8 days' where cause = 'old'")
+        )
+
+    assert await log.forget(timedelta(days=7)) == 1
+
+    assert [(await log.begin(parcel)).state for parcel in (old, new)] == ["pending", "delivered"]
 
 
 async def test_sending_twice_delivers_once(office: PostOffice, mail_server: MailServer) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+import asyncio
+import random
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from carillon import Service
 from carillon.contracts import NotificationDelivered
@@ -19,7 +23,7 @@ from notifications.mail import MaildirMailer, Mailer, SmtpMailer, SmtpServer
 from notifications.outbound import GuardedTransport
 from notifications.post_office import PostOffice
 from notifications.settings import PORTS, NotificationsSettings
-from notifications.store import StoredDeliveries
+from notifications.store import MOST_FORGOTTEN, StoredDeliveries
 from notifications.tasks import tasks
 from notifications.webhooks import Poster, Webhook, checked_secrets
 
@@ -29,8 +33,13 @@ if TYPE_CHECKING:
     from taskiq import AsyncBroker
 
     from carillon.platform import Platform
+    from carillon.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
+
+#: Between two looks for deliveries that are old.
+FORGET_SECONDS = 600.0
+A_WEEK = timedelta(weeks=1)
 
 
 def service() -> Service:
@@ -45,7 +54,23 @@ def service() -> Service:
         says=[NotificationDelivered],
         concurrency=settings.concurrency,
         port=settings.port,
+        background=forgetting,
     )
+
+
+async def forgetting(platform: Platform, _: Metrics, stop: asyncio.Event) -> None:
+    """Delete old deliveries until told to stop: those of runs that nobody can replay any more."""
+    log_, age = StoredDeliveries(platform.engine), timedelta(hours=platform.settings.task_tracking_retention_hours)
+    while not stop.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FORGET_SECONDS * random.uniform(0.5, 1.5)):  # noqa: S311 - spreads load
+                await stop.wait()
+        try:
+            # A retry may come hours later, and has to know what arrived.
+            while await log_.forget(max(age, A_WEEK)) == MOST_FORGOTTEN:
+                pass
+        except (OSError, SQLAlchemyError) as error:
+            log.warning("old deliveries stay for now", error=repr(error))
 
 
 def broker() -> AsyncBroker:

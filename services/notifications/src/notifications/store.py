@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import case, func, update
+from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from notifications.deliveries import Delivery, Parcel, State, storable
 from notifications.models import deliveries
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from sqlalchemy import RowMapping
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+#: Rows deleted in one transaction.
+MOST_FORGOTTEN = 5_000
 
 
 class StoredDeliveries:
@@ -52,6 +58,13 @@ class StoredDeliveries:
             await connection.execute(update(deliveries).where(still_open).values(values))
             row = (await connection.execute(deliveries.select().where(deliveries.c.id == parcel.id))).mappings().one()
         return _delivery(parcel, row)
+
+    async def forget(self, age: timedelta) -> int:
+        """Delete up to 5,000 rows that nothing happened to for so long; returns how many those were."""
+        old = select(deliveries.c.id).where(deliveries.c.updated_at < func.now() - age)
+        oldest = old.order_by(deliveries.c.updated_at).limit(MOST_FORGOTTEN).scalar_subquery()
+        async with self._engine.begin() as connection:
+            return (await connection.execute(delete(deliveries).where(deliveries.c.id.in_(oldest)))).rowcount
 
 
 def _delivery(parcel: Parcel, row: RowMapping) -> Delivery:

@@ -50,6 +50,7 @@ _LATER = {
 STRAGGLING = timedelta(hours=1)
 #: Seconds that one index may take; a day of ten million runs needs about twenty.
 INDEX_SECONDS = 1800
+_NEEDS_OF = "delete from carillon.needs n using carillon.{runs} r where n.run_id = r.id"
 _SETTINGS = {"runs": "with (fillfactor = 95)", "attempts": ""}
 
 
@@ -113,8 +114,12 @@ async def drop(connection: Connection, age: timedelta) -> list[str]:
         old = [name for name in await _days(connection) if _day(name) < last]
         for name in old:
             async with connection.transaction():
+                if name.startswith("runs_"):
+                    # What they waited for; before the table is locked, so that nobody waits for this.
+                    await connection.execute(_NEEDS_OF.format(runs=name))
                 await connection.execute(f"set local lock_timeout = '{PATIENCE}'")
                 await connection.execute(f"drop table carillon.{name}")
+        await connection.execute(f"{_NEEDS_OF.format(runs='runs_unfiled')} and r.ended_on < $1", last)
         for table in TABLES:
             await connection.execute(f"delete from carillon.{table}_unfiled where ended_on < $1", last)
         return old

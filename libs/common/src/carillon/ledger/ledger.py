@@ -320,6 +320,10 @@ class Ledger:
         messages = await self.pool.fetch(sweep.FORGET_MESSAGES, age)
         return len(dropped) + len(events) + len(causes) + len(messages)
 
+    async def forget_fires(self, age: timedelta) -> int:
+        """Forget up to 5,000 fires that were decided this long ago; the newest 50 of each schedule stay."""
+        return len(await self.pool.fetch(sweep.FORGET_FIRES, age))
+
     async def unheard(self, domain: str, age: timedelta, oldest: timedelta) -> list[dict[str, Any]]:
         """At most 500 events of between these ages without the run of a task of this domain that hears them."""
         return [dict(row) for row in await self.pool.fetch(sweep.UNHEARD, domain, age, oldest)]

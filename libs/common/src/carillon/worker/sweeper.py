@@ -151,6 +151,7 @@ class Sweeper:
             try:
                 if indexed := await self._ledger.index_days():
                     log.info("days that are over indexed", indexes=indexed)
+                self._metrics.swept.labels("forgotten").inc(await self._ledger.forget_fires(self._kept))
                 if forgotten := await self._platform.stored_results.forget(self._kept):
                     log.info("old results deleted from storage", results=forgotten)
             except (*SERVER_AWAY, asyncpg.PostgresError, TransientError) as error:

@@ -191,6 +191,20 @@ with old as (
 delete from carillon.dead_letters l using old where l.id = old.id returning l.id
 """
 
+#: Forgets fires that were decided this long ago, but for the newest 50 of each schedule: what fires once a year has a
+#: history as well.
+FORGET_FIRES = """
+with old as (
+    select f.schedule, f.fire_at from carillon.fires f
+    where f.decided_at < now() - $1::interval and exists (
+        select from carillon.fires n where n.schedule = f.schedule and n.fire_at > f.fire_at
+        order by n.fire_at offset 49 limit 1
+    )
+    order by f.decided_at limit 5000 for update skip locked
+)
+delete from carillon.fires f using old where f.schedule = old.schedule and f.fire_at = old.fire_at returning f.fire_at
+"""
+
 HEARTBEAT = """
 update carillon.workers set heartbeat_at = now(), running = $2 where id = $1 and stopped_at is null
 returning id

@@ -344,6 +344,7 @@ class MemoryLedger(Ledger):
             del self.store.ended[run]
             self.store.attempts.pop(run, None)
             self.store.causes.pop(run, None)
+            self.store.needs.pop(run, None)
             self.store.accepted.remove(run)
         for event in events:
             del self.store.events[event]
