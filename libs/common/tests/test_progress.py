@@ -14,6 +14,7 @@ import pytest
 from carillon import Retry, Run, Service, Tasks
 from carillon.ids import new_id
 from carillon.ledger.records import NewRun
+from carillon.ledger.search import Search
 from carillon.settings import PlatformSettings
 from carillon.testing import InProcess, eventually, running
 
@@ -157,16 +158,67 @@ async def test_what_another_attempt_or_worker_reports_changes_nothing(platform, 
     assert (before["progress"], after["progress"]) == (None, {"fraction": 0.3})
 
 
+@tasks.task(retry=Retry(attempts=2, base=timedelta(milliseconds=10), cap=timedelta(milliseconds=10)))
+async def falter(*, run: Run, gate: Gate) -> None:
+    """Report, and fail the first time. Safe to run twice: it counts."""
+    if run.attempt == 1:
+        run.progress(0.75, stage="nearly")
+        run.keep({"rows": 7})
+        raise RuntimeError("try again")
+    gate.seen["again"] += 1
+    await gate.open.wait()
+
+
+async def test_what_an_attempt_reported_says_nothing_about_the_next(platform, gate):
+    run = new_run("falter")
+
+    async def is_tried_again() -> bool:
+        return gate.seen["again"] > 0
+
+    async with running(service(platform.settings, gate), platform):
+        await platform.submit(run)
+        await eventually(is_tried_again)
+        during = (await platform.history.run(run.id))["progress"]
+        gate.open.set()
+        await ended(platform, run)
+
+    assert (during["fraction"], during["stage"], during["partial"]) == (None, None, {"rows": 7})
+
+
+@pytest.mark.real("searches")
+async def test_a_list_shows_what_the_current_attempt_reported(platform):
+    run, worker = new_run("count_to", '{"number": 1}'), new_id()
+    await platform.submit(run)
+    await platform.ledger.enrol(worker, "report", "here", 1, "0", 1)
+    await platform.ledger.start((run.id, 1, worker))
+
+    async def listed(report: str) -> Any:
+        await platform.ledger.progress((worker, run.id, 1, report))
+        (row,) = await platform.history.search(Search(task="report.count_to"))
+        return row["progress"]
+
+    assert await listed('{"attempt": 1, "fraction": 0.3, "partial": [1]}') == {"attempt": 1, "fraction": 0.3}
+    assert await listed('{"attempt": 0, "fraction": 0.9}') is None
+
+
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan"), float("inf")])
 def test_a_fraction_that_is_none_is_refused(fraction):
     with pytest.raises(ValueError, match=r"progress is a fraction from 0 to 1, not "):
         Run(id=new_id(), task="t", domain="d").progress(fraction)
 
 
-@pytest.mark.parametrize("value", [object(), "x" * 65_536, "\x00"])
+@pytest.mark.parametrize("value", [object(), "x" * 65_536, "\x00", float("nan"), [float("inf")]])
 def test_a_partial_result_that_cannot_be_kept_is_refused(value):
     with pytest.raises(ValueError, match=r"the partial result"):
         Run(id=new_id(), task="t", domain="d").keep(value)
+
+
+def test_a_partial_result_may_have_keys_that_are_no_text_as_a_result_may():
+    run = Run(id=new_id(), task="t", domain="d")
+
+    run.keep({1: "one", "none": None})
+
+    assert run.kept == '{"1":"one","none":null}'
 
 
 def test_the_time_that_is_left_follows_from_the_pace_so_far():

@@ -57,10 +57,12 @@ async def test_a_large_result_lies_in_storage_and_is_read_like_any_other(platfor
     async with running(service(platform), platform):
         large, small = [await kicked(platform, size) for size in (LARGE, 10)]
         results = [await task.wait_result(timeout=10, check_interval=0.02) for task in (large, small)]
+        tracked = await carillon.get_tracker().get_task(large.task_id)
     row = await row_of(platform, large)
     stored = stored_in(row["id"], row["result"])
 
     assert [len(result.return_value["text"]) for result in results] == [LARGE // 2, 5]
+    assert len(tracked["result"]["text"]) == LARGE // 2
     assert stored.key == f"results/{datetime.now(UTC):%F}/{row['id']}-1.json"
     assert stored.bytes == LARGE + len('{"text":""}')
     assert (await row_of(platform, small))["result"] == {"text": "ééééé"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
@@ -14,9 +15,10 @@ from pydantic import BaseModel, Field
 from shop import OrderPacked, OrderPlaced
 
 from carillon import Retry, Run, Service, Tasks
-from carillon.errors import ConfigurationError, InvalidArgumentsError, NotConnectedError
+from carillon.errors import ConfigurationError, InvalidArgumentsError, NotConnectedError, PermanentError
 from carillon.testing import InProcess
 from carillon.worker.broker import json_args
+from carillon.worker.execution import result_json
 
 
 class Colour(StrEnum):
@@ -205,6 +207,14 @@ def test_what_is_injected_is_found_by_its_type():
 def test_a_task_that_needs_what_nobody_provides_is_named_with_it():
     with pytest.raises(ConfigurationError, match=r"^print.bind_book needs `press: Press`, which its service does not"):
         tasks.check([])
+
+
+@pytest.mark.parametrize("value", [math.nan, {"rate": [math.inf]}])
+def test_a_float_that_json_has_not_is_refused_as_an_argument_and_fails_as_a_result(value):
+    with pytest.raises(InvalidArgumentsError, match="a float that is NaN or infinite"):
+        json_args({"a": value, "b": None})
+    with pytest.raises(PermanentError, match="the result holds a float that is NaN or infinite"):
+        result_json([value, None])
 
 
 @pytest.mark.parametrize(("annotation", "shown"), [(Press | None, "Press | None"), (None, "object")])

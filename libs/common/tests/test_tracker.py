@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,6 +11,8 @@ from carillon import Service, Tasks
 from carillon.errors import InvalidArgumentsError, NotConnectedError, PermanentError
 from carillon.testing import running
 
+NOW = datetime.now(UTC)
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 tasks = Tasks("shop")
 pytestmark = pytest.mark.real("it searches the history")
 
@@ -74,6 +76,22 @@ async def test_a_task_asks_for_the_history_too(platform):
 async def test_a_status_that_does_not_exist_is_named(platform):
     with pytest.raises(InvalidArgumentsError, match="there is no state 'broken'"):
         await carillon.get_tracker().get_tasks_by_status("broken")
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda tracker: tracker.get_recent_tasks(limit=-1), "limit is -1; it is a whole number from 0 on"),
+        (lambda tracker: tracker.get_recent_tasks(limit="ten"), "limit is 'ten'"),
+        (lambda tracker: tracker.get_task("x"), "'x' is no id of a task; ids look like"),
+        (lambda tracker: tracker.get_tasks_in_range(FIRST, NOW), "start is 0001-01-01 .*; name a moment"),
+        (lambda tracker: tracker.get_tasks_in_range(NOW, LAST), "end is 9999-12-31"),
+        (lambda tracker: tracker.get_statistics(start=FIRST), "start is 0001-01-01"),
+    ],
+)
+async def test_what_cannot_be_asked_is_told_by_its_argument(platform, ask, told):
+    with pytest.raises(InvalidArgumentsError, match=told):
+        await ask(carillon.get_tracker())
 
 
 def test_without_a_connection_it_says_what_to_do():

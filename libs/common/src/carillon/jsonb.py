@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from pydantic_core import to_json
+
 #: The escape of NUL. An even number of backslashes before it is text that only looks like one.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -11,3 +13,13 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 def holds_nul(encoded: bytes) -> bool:
     """Whether a string in this JSON text holds the character NUL, which PostgreSQL refuses."""
     return b"\\u0000" in encoded and _NUL.search(encoded) is not None
+
+
+def loses_numbers(value: object, encoded: bytes) -> bool:
+    """Whether a float of this value is no number, or infinite: its JSON text has null in place of each such."""
+    if value is None or b"null" not in encoded:
+        return False
+    # Where nothing was lost, these are the same.
+    return to_json(value, inf_nan_mode="constants", serialize_unknown=True) != to_json(
+        value, inf_nan_mode="null", serialize_unknown=True
+    )

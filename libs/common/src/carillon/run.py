@@ -17,7 +17,7 @@ from pydantic_core import to_jsonable_python
 from carillon import clock
 from carillon.contracts import Event
 from carillon.errors import Stopped
-from carillon.jsonb import holds_nul
+from carillon.jsonb import holds_nul, loses_numbers
 
 #: Characters kept of a stage and of a message; what is longer is cut.
 MOST_STAGE = 100
@@ -105,10 +105,13 @@ class Run:
         JSON types, pydantic models and events, at most 64 KiB of JSON; raises `ValueError` for anything else.
         """
         try:
-            encoded = orjson.dumps(value, default=to_jsonable_python)
+            encoded = orjson.dumps(value, default=to_jsonable_python, option=orjson.OPT_NON_STR_KEYS)
         except TypeError as error:
             message = f"the partial result is not JSON ({error}); keep JSON types, pydantic models or events"
             raise ValueError(message) from error
+        if loses_numbers(value, encoded):
+            message = "the partial result holds a float that is NaN or infinite, which is no JSON; keep None, or a text"
+            raise ValueError(message)
         if len(encoded) > MOST_KEPT_BYTES or holds_nul(encoded):
             message = (
                 f"the partial result has {len(encoded)} bytes, of which {MOST_KEPT_BYTES} are the most, or holds the "
@@ -134,6 +137,7 @@ class Run:
         at = self.reported.at if self.reported is not None else clock.now()
         shown = self.reported or Progress(0.0, None, None, None, at)
         fields: dict[str, Any] = {name: getattr(shown, name) for name in ("stage", "message", "eta_seconds", "at")}
+        fields["attempt"] = self.attempt
         fields["fraction"] = None if self.reported is None else shown.fraction
         if self.kept is not None:
             fields["partial"] = orjson.Fragment(self.kept)

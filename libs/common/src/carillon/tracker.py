@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from carillon.errors import NotConnectedError
+from carillon.errors import InvalidArgumentsError, NotConnectedError
 from carillon.ledger.history import History, Row
 from carillon.ledger.search import Cursor, Search
 from carillon.ledger.statistics import Statistics, Window
+from carillon.ledger.typed import in_reach
 from carillon.platform import open_platforms
+from carillon.stored_results import StoredResults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +50,9 @@ class Tracker:
     Each call is one short read, and raises `SearchTooWideError` where it would take longer than seconds.
     """
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, stored: StoredResults) -> None:
         self._history = history
+        self._stored = stored
 
     async def get_recent_tasks(self, limit: int = 100, *, after: TrackedTask | None = None) -> list[TrackedTask]:
         """The newest tasks, whatever became of them."""
@@ -65,20 +68,28 @@ class Tracker:
         self, start: datetime, end: datetime, limit: int = 500, *, after: TrackedTask | None = None
     ) -> list[TrackedTask]:
         """Tasks submitted at or after `start` and before `end`; moments without a time zone are this machine's."""
-        return await self.find(since=start.astimezone(UTC), until=end.astimezone(UTC), limit=limit, after=after)
+        return await self.find(since=_moment("start", start), until=_moment("end", end), limit=limit, after=after)
 
     async def find(self, *, after: TrackedTask | None = None, **search: Any) -> list[TrackedTask]:
-        """Tasks by any of the filters of `carillon.ledger.search.Search`."""
+        """Tasks by any of the filters of `carillon.ledger.search.Search`; raises `InvalidArgumentsError`."""
         place = None if after is None else Cursor(after.created_at, UUID(after.task_id))
         return [_tracked(row) for row in await self._history.search(Search(after=place, **search))]
 
     async def get_task(self, task_id: str) -> dict[str, Any] | None:
-        """All that is known of one task, with its `attempts`; None when nobody knows it any more."""
-        run = await self._history.run(UUID(task_id))
+        """All that is known of one task, with its `attempts`; None when nobody knows it any more.
+
+        A result that lies in storage is read from there; raises `carillon.stored_results.ResultGoneError` where it is
+        not there any more.
+        """
+        try:
+            run = await self._history.run(UUID(str(task_id)))
+        except ValueError:
+            message = f"{task_id!r:.100} is no id of a task; ids look like 0198f0c1-0000-7000-8000-000000000000"
+            raise InvalidArgumentsError(message) from None
         if run is None:
             return None
         attempts: Sequence[Row] = await self._history.attempts(run["id"])
-        return {**run, "attempts": attempts}
+        return {**run, "result": await self._stored.value(run["id"], run["result"]), "attempts": attempts}
 
     async def get_statistics(
         self,
@@ -89,8 +100,8 @@ class Tracker:
         domain: str | None = None,
     ) -> Statistics:
         """Counts, rates and spreads of what ended from `start` on and before `end`; the last day, where not said."""
-        until = datetime.now(UTC) if end is None else end.astimezone(UTC)
-        since = until - timedelta(days=1) if start is None else start.astimezone(UTC)
+        until = datetime.now(UTC) if end is None else _moment("end", end)
+        since = until - timedelta(days=1) if start is None else _moment("start", start)
         return await self._history.statistics(Window(since=since, until=until, task=task, domain=domain))
 
 
@@ -103,7 +114,15 @@ def get_tracker() -> Tracker:
     if not open_platforms:
         message = "there is no history to ask; enter `async with carillon.connect():` first, or run inside a service"
         raise NotConnectedError(message)
-    return Tracker(open_platforms[-1].history)
+    return Tracker(open_platforms[-1].history, open_platforms[-1].stored_results)
+
+
+def _moment(argument: str, given: datetime) -> datetime:
+    try:
+        return in_reach(given if given.tzinfo is not None else given.astimezone(UTC))
+    except (ValueError, OverflowError):
+        message = f"{argument} is {given}; name a moment from 1970 on"
+        raise InvalidArgumentsError(message) from None
 
 
 def _tracked(row: Row) -> TrackedTask:

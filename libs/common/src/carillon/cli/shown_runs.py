@@ -82,6 +82,7 @@ def _print_details(row: Row, attempts: Sequence[Row], limit: str | None) -> None
         "arguments": _json(row["args"]),
         "result": _result(row),
         "progress": _progress(row["progress"]),
+        "partial result": _json(row["progress"]["partial"]) if "partial" in (row["progress"] or {}) else None,
     }
     if row["error"] is not None:
         shown["error"] = f"{row['error'].get('type')}: {row['error'].get('message')}"
@@ -117,7 +118,8 @@ def _progress(kept: Mapping[str, Any] | None) -> str | None:
     if kept is None:
         return None
     percent = None if kept.get("fraction") is None else f"{kept['fraction']:.0%}"
-    return " ".join(str(part) for part in (percent, kept.get("stage"), kept.get("message")) if part)
+    left = None if kept.get("eta_seconds") is None else f"({kept['eta_seconds']:.0f} s left at {kept['at']})"
+    return " ".join(str(part) for part in (percent, kept.get("stage"), kept.get("message"), left) if part)
 
 
 def _search(words: Mapping[str, Any], limit: int) -> Search:

@@ -50,7 +50,9 @@ async def _end(gateway: Gateway, run: str, until: float) -> Mapping[str, Any]:
         except PlatformUnavailableError as error:
             status = str(error)
         if status in ENDED:
-            found: Mapping[str, Any] = await gateway.get(f"runs/{run}")
+            found: dict[str, Any] = await gateway.get(f"runs/{run}")
+            if found["stored_result"] is not None:
+                found["result"] = await gateway.get(f"runs/{run}/result")
             return found
         if time.monotonic() > until:
             message = f"{run} has not ended yet ({status}); `carillon runs show {run}` tells more."

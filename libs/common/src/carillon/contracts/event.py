@@ -18,7 +18,7 @@ class Event(BaseModel):
     listener survives a newer sayer; a field that changes meaning takes a new class and a new version.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, allow_inf_nan=False)
 
     type: ClassVar[str] = ""
     #: The CloudEvents `subject`: the one thing the event is about, for people who search.

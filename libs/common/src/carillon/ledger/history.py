@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from carillon.ledger.changes import CONCERNING, Change, changes
-from carillon.ledger.pages import MOST_ROWS, PROGRESS, SUMMARY, Row, page
+from carillon.ledger.pages import MOST_ROWS, PROGRESS, SUMMARY, Row, page, with_current_progress
 from carillon.ledger.search import Cursor, Search
 from carillon.ledger.statistics import Statistics, Window, statistics
 from carillon.ledger.tables import attempts, audit, dead_letters, events, needs, runs, workers
@@ -50,7 +50,8 @@ class History:
 
     async def run(self, id: UUID) -> Row | None:  # noqa: A002
         """All that is known of a run, but for its attempts."""
-        return await self._one(select(runs).where(runs.c.id == id))
+        row = await self._one(select(runs).where(runs.c.id == id))
+        return None if row is None else with_current_progress(row)
 
     async def attempts(self, id: UUID) -> list[Row]:  # noqa: A002
         """The ended attempts of a run, first to last, and of many the newest.

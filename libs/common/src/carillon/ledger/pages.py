@@ -27,7 +27,11 @@ SUMMARY = (
     "finished_at", "event_id", "parent_id", "replay_of", "actor",
 )  # fmt: skip
 #: What a run that executes reported of how far it is; without the partial result, which may be large.
-PROGRESS = "case when {0}.state = 'running' then {0}.progress - 'partial'::text end"
+#: What an earlier attempt reported says nothing about this one.
+PROGRESS = (
+    "case when {0}.state = 'running' and coalesce(({0}.progress->>'attempt')::int, {0}.attempt) = {0}.attempt "
+    "then {0}.progress - 'partial'::text end"
+)
 #: No page is larger.
 MOST_ROWS = 500
 #: A search that takes longer is given up.
@@ -45,6 +49,15 @@ _ORDER = "order by r.created_at desc, r.id desc"
 #: Plans are made for the values at hand: which days there are to read depends on them.
 _BOUNDS = "select set_config('statement_timeout', $1, true), set_config('plan_cache_mode', 'force_custom_plan', true)"
 _CANCELED = "57014"
+
+
+def with_current_progress(run: Row) -> dict[str, Any]:
+    """A run without what an earlier attempt reported; the partial result that one kept stays."""
+    kept = run["progress"]
+    if kept is None or kept.get("attempt", run["attempt"]) == run["attempt"]:
+        return dict(run)
+    nothing = dict.fromkeys(("fraction", "stage", "message", "eta_seconds"))
+    return {**run, "progress": {**kept, **nothing} if "partial" in kept else None}
 
 
 async def page(engine: AsyncEngine, search: Search) -> list[Row]:

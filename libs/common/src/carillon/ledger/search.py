@@ -72,6 +72,9 @@ class Search:
 
     def __post_init__(self) -> None:
         """Refuse what would find nothing, or what PostgreSQL would refuse."""
+        if not isinstance(self.limit, int) or self.limit < 0:
+            message = f"limit is {self.limit!r}; it is a whole number from 0 on"
+            raise InvalidArgumentsError(message)
         for state in self.states:
             if state not in STATES:
                 message = f"there is no state {state!r}; there are {', '.join(STATES)}"

@@ -17,7 +17,7 @@ from carillon import clock, options
 from carillon.bounds import check_own_labels
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import derived_id, new_id
-from carillon.jsonb import holds_nul
+from carillon.jsonb import holds_nul, loses_numbers
 from carillon.ledger.records import NewRun
 from carillon.middleware.tracing import LABEL
 from carillon.platform import Platform
@@ -168,6 +168,9 @@ def json_args(arguments: dict[str, Any]) -> str:
         raise InvalidArgumentsError(message) from error
     if len(encoded) > MOST_ARGS_BYTES:
         message = f"the arguments have {len(encoded)} bytes, the most is {MOST_ARGS_BYTES}; pass a storage key instead"
+        raise InvalidArgumentsError(message)
+    if loses_numbers(arguments, encoded):
+        message = "the arguments hold a float that is NaN or infinite, which JSON has not; pass None, or a text"
         raise InvalidArgumentsError(message)
     if holds_nul(encoded):
         message = "the arguments hold the character NUL, which PostgreSQL cannot keep"

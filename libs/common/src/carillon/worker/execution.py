@@ -15,7 +15,7 @@ from taskiq import TaskiqMessage
 from carillon import clock
 from carillon.contracts import Event
 from carillon.errors import Cancelled, PermanentError
-from carillon.jsonb import holds_nul
+from carillon.jsonb import holds_nul, loses_numbers
 from carillon.ledger.records import Delivery, State
 from carillon.run import Run
 from carillon.tasks import Task
@@ -114,6 +114,9 @@ def result_json(returned: object) -> str:
             f"the result has {len(encoded)} bytes, the most is {MOST_RESULT_BYTES}; put it into storage as a file, and "
             "return its key"
         )
+        raise PermanentError(message)
+    if loses_numbers(returned, encoded):
+        message = "the result holds a float that is NaN or infinite, which JSON has not; return None, or a text"
         raise PermanentError(message)
     if holds_nul(encoded):
         message = "the result holds the character NUL, which PostgreSQL cannot keep"

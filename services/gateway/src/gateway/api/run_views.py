@@ -22,6 +22,8 @@ class RunStatus(View, frozen=True, kw_only=True):
     run_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    #: What the current or last attempt reported.
+    progress: ProgressView | None
     #: Why it failed, or why it is tried again, in one line.
     error: str | None
 

@@ -64,7 +64,8 @@ async def run_status(id: str, platform: Platform) -> RunStatus:  # noqa: A002 - 
     """How far a run is."""
     row = await known_run(platform, run_id(id))
     error = (row["error"] or {}).get("message")
-    return RunStatus.of(row, task_id=row["id"], status=row["state"], error=error and error[:200])
+    reported = progress_view(row["progress"])
+    return RunStatus.of(row, task_id=row["id"], status=row["state"], progress=reported, error=error and error[:200])
 
 
 @get(["/api/v1/tasks/{id:str}", "/api/v1/runs/{id:str}"], tags=["Runs"])

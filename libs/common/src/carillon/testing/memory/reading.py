@@ -16,6 +16,7 @@ from carillon.ledger.audit_chain import spelled
 from carillon.ledger.catalogue import Catalogue, Hearer, changes_limits, kept_limits, registered
 from carillon.ledger.changes import CONCERNING, Change, changes
 from carillon.ledger.history import SUMMARY, History
+from carillon.ledger.pages import with_current_progress
 from carillon.ledger.schedules import Schedule, Schedules
 from carillon.ledger.waiting import in_words
 from carillon.testing.memory.counts import begin_anew, measured
@@ -52,7 +53,7 @@ class MemoryHistory(History):
     async def run(self, id: UUID) -> Row | None:  # noqa: A002
         """All that is known of a run, but for its attempts."""
         row = self._store.run(id)
-        return None if row is None else copied(row)
+        return None if row is None else with_current_progress(copied(row))
 
     async def attempts(self, id: UUID) -> list[Mapping[str, Any]]:  # noqa: A002
         """The ended attempts of a run, first to last."""
