@@ -239,8 +239,9 @@ async def test_the_task_that_the_readme_writes_runs_and_its_result_is_waited_for
     service = Service(name="billing", settings=settings, tasks=tasks)
     async with Connected(settings, name="test") as platform, running(service, platform):
         await asyncio.wait_for(client["main"](), 20)
-        exec(compile(PYTHON[4], "README.md", "exec"), client)  # noqa: S102 - the README's own example
-        await asyncio.wait_for(client["report"](), 20)
+        for example, name in ((PYTHON[4], "maintain"), (PYTHON[5], "report")):
+            exec(compile(example, "README.md", "exec"), client)  # noqa: S102 - the README's own example
+            await asyncio.wait_for(client[name](), 20)
         run = NewRun(id=new_id(), domain="billing", task=convert.task_name, args='{"file": "a.pdf"}')
         await platform.submit(run)
         ended = await eventually(lambda: ended_run(platform, run.id), within=30)
@@ -249,6 +250,7 @@ async def test_the_task_that_the_readme_writes_runs_and_its_result_is_waited_for
     assert alone["order"] == "order-17"
     said = capsys.readouterr().out
     assert "'order': 'order-17'" in said
+    assert "billing is paused by ada: the disk is moved" in said
     assert "1 recent, 0 failed, in a day {'completed': 1}" in said
 
 
