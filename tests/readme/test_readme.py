@@ -305,4 +305,4 @@ def test_no_command_of_the_readme_is_left_out():
 
     assert all(sum(word in text for text in SHELL) == 1 for word in executed)
     assert len(SHELL) == len(executed)
-    assert len(PYTHON) == 5
+    assert len(PYTHON) == 6
