@@ -193,4 +193,6 @@ def _state_of(run: Named, steered: Steered) -> State:
 
 
 def _no_run(run: Named) -> NotFoundError:
-    return NotFoundError(f"no run has the id {str(run)[:100]!r}; it may have ended longer ago than runs are kept")
+    return NotFoundError(
+        f"no run has the id {str(run)[:100]!r}; it was deleted, or ended longer ago than runs are kept"
+    )

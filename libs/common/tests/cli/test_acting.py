@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -82,6 +83,24 @@ def test_a_taken_key_gives_the_run_that_has_it_or_refuses(said, refused, place):
     assert "was there already" in same.stderr
     assert code == 1
     assert first in sentence
+
+
+def test_every_option_of_a_submit_over_http_is_one_in_a_terminal(said, refused):
+    soon, later = ((datetime.now(UTC) + timedelta(hours=n)).isoformat() for n in (2, 3))
+    once = ("--unique-args", "--until", "started", "--expires-at", soon, "--deadline-at", later)
+
+    first, same = (waiting(said, *once) for _ in range(2))
+    then = said("submit", "backup.list_backups", "--after", first, "--after-delay", "60", "--otherwise", "run").strip()
+
+    shown, waits = (json.loads(said("runs", "show", run, "--json")) for run in (first, then))
+    said("runs", "cancel", then)
+    said("runs", "cancel", first)
+    assert first == same
+    assert [datetime.fromisoformat(shown[name]).isoformat() for name in ("expires_at", "deadline_at")] == [soon, later]
+    assert (waits["after"]["otherwise"], waits["after"]["delay_seconds"]) == ("run", 60)
+    assert "is missing: --after." in refused("submit", "backup", "--after-delay", "5")[1]
+    assert "is missing: --unique." in refused("submit", "backup", "--until", "started")[1]
+    assert "Give --unique or --unique-args" in refused("submit", "backup", "--unique", "k", "--unique-args")[1]
 
 
 def test_a_run_is_paused_resumed_and_cancelled(said, refused):
@@ -189,7 +208,7 @@ def test_many_runs_are_acted_upon_once_somebody_has_agreed(said, place):
         (("submit", "backup", "--window", "5"), 78, "--unique"),
         (("submit", "backup", "--after", NOBODY), 1, "nobody knows"),
         (("runs", "cancel", "x"), 1, "no run has this id"),
-        (("runs", "pause", NOBODY), 1, "no run has this id"),
+        (("runs", "pause", NOBODY), 1, "no run has the id"),
         (("runs", "replay", NOBODY, "--args", "x"), 78, "is no JSON"),
         (("dead-letters", "redeliver", "ffff"), 1, "no such group"),
         (("dead-letters", "redeliver", "ffff", "--body", "{}"), 78, "--body mends one message"),

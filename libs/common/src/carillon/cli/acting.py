@@ -60,11 +60,16 @@ def submit(
     delay: Annotated[float | None, typer.Option(help="Seconds before it may start.")] = None,
     run_at: Annotated[str | None, typer.Option(help="Not before, such as 2026-11-24T09:00:00Z.")] = None,
     expires_in: Annotated[float | None, typer.Option(help="Seconds after which it is not started any more.")] = None,
+    expires_at: Annotated[str | None, typer.Option(help="The moment after which it is not started any more.")] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds after which it is ended.")] = None,
+    deadline_at: Annotated[str | None, typer.Option(help="The moment by which it is ended.")] = None,
     after: Annotated[list[str] | None, typer.Option(help="Wait for this run; may be repeated.")] = None,
     when: Annotated[str | None, typer.Option(help="All of these `succeeded` or `ended`, or `any` of them.")] = None,
     otherwise: Annotated[str | None, typer.Option(help="cancel or run, when that cannot be.")] = None,
+    after_delay: Annotated[float | None, typer.Option(help="Seconds that it still waits once it may go.")] = None,
     unique: Annotated[str | None, typer.Option(help="One run at a time for this key.")] = None,
+    unique_args: Annotated[bool, typer.Option("--unique-args", help="One run at a time for these arguments.")] = False,
+    until: Annotated[str | None, typer.Option(help="The key is taken until that run has `started` or `ended`.")] = None,
     window: Annotated[float | None, typer.Option(help="Seconds for which the key is taken, whatever happens.")] = None,
     on_conflict: Annotated[str | None, typer.Option(help="keep, replace or reject.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="NAME:VALUE; may be repeated.")] = None,
@@ -78,14 +83,18 @@ def submit(
     from carillon.cli.submit import options_of, run  # noqa: PLC0415 - see above
 
     typed = {
-        "priority": priority, "delay": delay, "run_at": run_at, "expires_in": expires_in, "deadline": deadline,
-        "label": label, "idempotency_key": idempotency_key, "callback_url": callback_url,
+        "priority": priority, "delay": delay, "run_at": run_at, "expires_in": expires_in, "expires_at": expires_at,
+        "deadline": deadline, "deadline_at": deadline_at, "label": label, "idempotency_key": idempotency_key,
+        "callback_url": callback_url,
     }  # fmt: skip
-    need = {"runs": after or None, "when": when, "otherwise": otherwise}
-    one = {"key": unique, "window": window, "on_conflict": on_conflict}
-    raise typer.Exit(
-        in_one_sentence(lambda: run(task, args, options_of(typed, need, one), wait=timeout if wait else None))
-    )
+    need = {"runs": after or None, "when": when, "otherwise": otherwise, "delay": after_delay}
+    one = {"key": unique, "until": until, "window": window, "on_conflict": on_conflict}
+
+    def submitted() -> int:
+        options = options_of(typed, need, one, by_args=unique_args)
+        return run(task, args, options, wait=timeout if wait else None)
+
+    raise typer.Exit(in_one_sentence(submitted))
 
 
 dead_letters = typer.Typer(help="What needs a person: failed runs and unreadable messages, by what went wrong.")

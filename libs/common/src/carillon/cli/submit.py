@@ -69,17 +69,26 @@ def _told(run: Mapping[str, Any]) -> int:
     return FAILED
 
 
-def options_of(typed: Mapping[str, Any], after: Mapping[str, Any], unique: Mapping[str, Any]) -> dict[str, Any]:
-    """What was typed as the options of a submit; raises `ConfigurationError` for what says nothing alone."""
+def options_of(
+    typed: Mapping[str, Any], after: Mapping[str, Any], unique: Mapping[str, Any], *, by_args: bool = False
+) -> dict[str, Any]:
+    """What was typed as the options of a submit; raises `ConfigurationError` for what says nothing alone.
+
+    `by_args` says that the arguments are the unique key.
+    """
     found = {name: value for name, value in typed.items() if value is not None}
     if label := found.pop("label", None):
         found["labels"] = labels_in(label)
-    for name, needed, given in (("after", "runs", after), ("unique", "key", unique)):
+    if by_args and unique["key"] is not None:
+        message = "Give --unique or --unique-args: a key, or the arguments as the key."
+        raise ConfigurationError(message)
+    for name, needed, given, is_whole in (("after", "runs", after, False), ("unique", "key", unique, by_args)):
         said = {part: value for part, value in given.items() if value is not None}
-        if said and needed not in said:
-            message = f"--{next(iter(said)).replace('_', '-')} says how; what it is about is missing: --{name}."
+        if said and not is_whole and needed not in said:
+            word = "after-delay" if name == "after" and "delay" in said else next(iter(said)).replace("_", "-")
+            message = f"--{word} says how; what it is about is missing: --{name}."
             raise ConfigurationError(message)
-        if said:
+        if said or is_whole:
             found[name] = said
     return found
 
