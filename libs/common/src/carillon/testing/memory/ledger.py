@@ -335,6 +335,10 @@ class MemoryLedger(Ledger):
         """None, as above."""
         return []
 
+    async def forget_fires(self, age: timedelta) -> int:  # noqa: ARG002 - of the real ledger
+        """None: nothing fires here."""
+        return 0
+
     async def forget(self, age: timedelta) -> int:
         """Forget the runs that ended on a day this long ago, and events as old."""
         before = clock.now() - age
