@@ -251,6 +251,7 @@ async def test_the_task_that_the_readme_writes_runs_and_its_result_is_waited_for
     said = capsys.readouterr().out
     assert "'order': 'order-17'" in said
     assert "billing is paused by ada: the disk is moved" in said
+    assert "0 runs will be cancelled, among them []" in said
     assert "1 recent, 0 failed, in a day {'completed': 1}" in said
 
 

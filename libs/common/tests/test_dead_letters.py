@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from carillon import clock
-from carillon.errors import InvalidArgumentsError
+from carillon.errors import RunStateError
 from carillon.ids import new_id
 from carillon.ledger import days
 from carillon.ledger.audit import Actor, AuditSearch, record
@@ -34,7 +34,7 @@ async def test_a_message_that_was_cut_is_redelivered_with_a_body_only_and_stays(
     await platform.bury("carillon.shop.events", "no JSON", b"x" * (MOST_KEPT_BYTES + 1), {})
     (letter,) = await platform.history.dead_letters()
 
-    with pytest.raises(InvalidArgumentsError, match="of 1,048,577 bytes are kept; give a whole body"):
+    with pytest.raises(RunStateError, match="of 1,048,577 bytes are kept; give a whole body"):
         await platform.ledger.dead_letters.redeliver(letter["id"], platform.transport, ADA)
 
     assert len(await platform.history.dead_letters()) == 1

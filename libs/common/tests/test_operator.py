@@ -163,7 +163,9 @@ async def test_a_failed_run_is_run_again_with_arguments_that_fit(platform, shop)
     run = await submitted(platform, "refuse", '{"how": "never"}')
     await ended(platform, run)
 
+    await shop.pause(task="shop.refuse")
     made, again = [await shop.replay(run, {"how": "cancel"}), await shop.replay(str(run))]
+    await shop.resume(task="shop.refuse")
     row = await ended(platform, made.id)
 
     assert (made.created, again.created, again.id) == (True, False, made.id)

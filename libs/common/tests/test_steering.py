@@ -12,7 +12,7 @@ import pytest
 from shop import Shop, shop_service
 
 from carillon import Run, Service, Tasks
-from carillon.errors import InvalidArgumentsError, RunStateError
+from carillon.errors import InvalidArgumentsError, NotFoundError, RunStateError
 from carillon.ids import new_id
 from carillon.ledger.audit import Actor, AuditSearch, record
 from carillon.ledger.records import After, NewRun
@@ -322,7 +322,7 @@ async def test_a_preview_binds_the_act_to_what_was_shown(platform):
     progress = await selections.act(selection.id, ADA, "storm")
 
     assert (selection.count, len(selection.sample)) == (3, 3)
-    assert progress == (3, 0, 0, "cancel", 3, None, ())
+    assert progress == (selection.id, 3, 0, 0, "cancel", 3, None, ())
     assert [await state_of(platform, run) for run in (*shown, later)] == ["cancelled"] * 3 + ["queued"]
     errors = [(await platform.history.run(run))["error"]["message"] for run in shown]
     assert errors == ["cancelled by ada: storm"] * 3
@@ -383,7 +383,7 @@ async def test_a_run_and_its_replay_that_failed_too_are_run_again_once(platform,
 async def test_a_selection_of_somebody_else_is_refused(platform):
     selection = await platform.ledger.selections.make("cancel", "true", [], {}, ADA)
 
-    with pytest.raises(InvalidArgumentsError, match="make the preview again"):
+    with pytest.raises(NotFoundError, match="make the preview again"):
         await platform.ledger.selections.act(selection.id, Actor("eve", "a test"))
 
 

@@ -193,7 +193,7 @@ class NotFoundError(CarillonError):
 
 
 class RunStateError(CarillonError):
-    """What was asked cannot be done to a run in its state; the sentence says what can."""
+    """What was asked cannot be done to a run, or to a dead letter, as it is; the sentence says what can."""
 
 
 class ReplayConflictError(CarillonError):

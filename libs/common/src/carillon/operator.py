@@ -1,4 +1,4 @@
-"""What an operator does, from Python: cancel, pause, resume, run again, settle, and act on many.
+"""What an operator does, from Python: cancel, pause, resume, run again, settle, act on many, and clear dead letters.
 
 ```python
 async with carillon.connect():
@@ -10,11 +10,14 @@ async with carillon.connect():
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 
+from carillon import bulk
+from carillon.dead_letters import DeadLetterOffice
 from carillon.errors import (
     InvalidArgumentsError,
     NotConnectedError,
@@ -25,6 +28,7 @@ from carillon.errors import (
 )
 from carillon.ledger.audit import Actor, account
 from carillon.ledger.records import State, Submitted
+from carillon.ledger.selections import RATE, Act, Progress, Selection
 from carillon.ledger.steering import Hold, Steered, unknown_name
 from carillon.platform import Platform, open_platforms
 from carillon.shapes import faults_of
@@ -56,6 +60,8 @@ class Operator:
     def __init__(self, platform: Platform, actor: Actor, reason: str | None = None) -> None:
         # Refused now what the trail would refuse in the middle of an act.
         actor.did("run.cancelled", "", reason)
+        #: Failed runs and unreadable messages, by the group.
+        self.dead_letters = DeadLetterOffice(platform, actor, reason)
         self._platform = platform
         self._actor = actor
         self._reason = reason
@@ -133,6 +139,37 @@ class Operator:
         if row["state"] != State.FAILED:
             raise RunStateError(f"the run {row['id']} is {row['state']}; only one that failed can be settled")
         return await self._platform.ledger.replays.settle([row["id"]], self._actor, self._reason) == 1
+
+    async def select(self, action: Act, **filters: Any) -> Selection:
+        """Choose many runs, and see how many and some of them; nothing is done to them before `act`.
+
+        `action` is cancel, replay, settle or delete, and the filters are those of `carillon.ledger.search.Search`,
+        as of `Tracker.find`. What could not be acted upon is left out: only what has not ended is cancelled, only what
+        ended is deleted, and only what failed, was cancelled or is partial is replayed, unless it was and that run
+        lives or went well. Raises `InvalidArgumentsError` for other words, without any filter, and where more than
+        1,000,000 runs fit.
+        """
+        return await bulk.select(self._platform, action, bulk.searched(filters), filters, self._actor)
+
+    async def act(
+        self,
+        selection: Selection | UUID | str,
+        *,
+        rate: float = RATE,
+        canary: bool = True,
+        within: timedelta | None = None,
+    ) -> Progress:
+        """Act upon exactly what was selected, by it or by its `id`, until nothing remains.
+
+        With `within` it ends after that time, but not before 500 runs, or 100 of a replay: call it again while
+        something is `remaining`, and it goes on where it stopped. Each of these steps is a transaction with its entry
+        in the audit trail. Of a replay one run goes ahead, and the others start when it has completed, `rate` (0.01 to
+        10,000) of them each second; without `canary` they start at once at that rate. Results of deleted runs that lie
+        in storage are deleted with them. Raises `NotFoundError` for a selection of somebody else, and for one that was
+        not begun within 15 minutes.
+        """
+        token = selection.id if isinstance(selection, Selection) else selection
+        return await bulk.act(self._platform, token, self._actor, self._reason, rate=rate, canary=canary, within=within)
 
     async def _known(self, run: Named) -> Mapping[str, Any]:
         row = await self._platform.history.run(_id(run))

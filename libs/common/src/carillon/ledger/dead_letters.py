@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from carillon.errors import InvalidArgumentsError
+from carillon.errors import RunStateError
 from carillon.ledger.audit import Actor, record
 from carillon.ledger.search import Cursor
 
@@ -163,15 +163,15 @@ class DeadLetters:
     ) -> bool:
         """Hand a message to its queue again, perhaps mended; False when it is not there (any more).
 
-        Raises `PlatformUnavailableError` when the transport does not take it, and `InvalidArgumentsError` when it was
-        cut and is not mended; then it is still there.
+        Raises `PlatformUnavailableError` when the transport does not take it, and `RunStateError` when it was cut and
+        is not mended; then it is still there.
         """
         async with self._ledger.transaction() as connection:
             taken = await connection.fetchrow(TAKE_MESSAGE, letter)
             if taken is None:
                 return False
             if body is None and taken["size"] is not None:
-                raise InvalidArgumentsError(cut_message(taken["size"]))
+                raise RunStateError(cut_message(taken["size"]))
             # Before the commit: what both the transport and the ledger then have is delivered twice, and dropped once.
             await transport.redeliver(taken["queue"], taken["body"] if body is None else body, taken["headers"])
             entry = actor.did("message.redelivered", str(letter), reason, queue=taken["queue"], mended=body is not None)

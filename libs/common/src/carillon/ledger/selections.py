@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from carillon.errors import InvalidArgumentsError
+from carillon.errors import InvalidArgumentsError, NotFoundError
 from carillon.ids import new_id
 from carillon.ledger.audit import Action, Actor, record
 from carillon.ledger.cancelling import cancel_all, cancellation
@@ -35,8 +35,11 @@ VALID = timedelta(minutes=15)
 CHUNK = 500
 REPLAY_CHUNK = 100
 SAMPLE = 10
+#: So many runs of a replay start each second: at least, unless somebody says otherwise, and at most.
+LEAST_RATE, RATE, MOST_RATE = 0.01, 50.0, 10_000.0
 #: Longer filters are not repeated in the audit trail.
 MOST_TOLD_BYTES = 4_000
+NO_SELECTION = "no such selection, or it was made more than 15 minutes ago; make the preview again"
 
 #: What an act can do something to; the rest of what was asked for is not selected.
 FITTING: Mapping[Act, str] = {
@@ -108,6 +111,8 @@ class Selection:
 class Progress(NamedTuple):
     """How far an act is."""
 
+    #: What is acted upon: the token of the selection.
+    selection: UUID
     #: How many were looked at, and of how many of these nothing had to be done any more: they had changed since.
     done: int
     skipped: int
@@ -173,20 +178,24 @@ class Selections:
         actor: Actor,
         reason: str | None = None,
         *,
-        per_second: float = 50.0,
+        per_second: float = RATE,
         canary: bool = True,
     ) -> Progress:
         """Act upon the next 500 runs of a selection, of a replay the next 100. Call again until nothing remains.
 
         A replay lets one run go ahead; the others wait for it to complete, and then start at `per_second`. Without
-        `canary` they start at that rate from now on. Raises `InvalidArgumentsError` for a selection that is unknown,
-        was made for somebody else, or is 15 minutes old.
+        `canary` they start at that rate from now on. Raises `NotFoundError` for a selection that is unknown, was made
+        for somebody else, or is 15 minutes old, and `InvalidArgumentsError` for a rate that is not from 0.01 to 10,000.
         """
+        if not LEAST_RATE <= per_second <= MOST_RATE:
+            message = (
+                f"rate is {per_second!r}; it is how many runs start each second, from {LEAST_RATE} to {MOST_RATE:,.0f}"
+            )
+            raise InvalidArgumentsError(message)
         async with self._ledger.transaction() as connection:
             found = await connection.fetchrow(TAKE, selection, VALID)
             if found is None or found["actor"] != actor.name:
-                message = "no such selection, or it was made more than 15 minutes ago; make the preview again"
-                raise InvalidArgumentsError(message)
+                raise NotFoundError(NO_SELECTION)
             before = await connection.fetchval(REMAINING, selection)
             most = REPLAY_CHUNK if found["action"] == "replay" else CHUNK
             chosen = [row["run_id"] for row in await connection.fetch(NEXT, selection, most)]
@@ -201,7 +210,7 @@ class Selections:
                 await record(connection, entry)
         await self._ledger.followups.follow(chunk.awaited)
         done, count = found["count"] - left, found["count"]
-        return Progress(done, skipped, left, found["action"], count, chunk.canary, chunk.stored)
+        return Progress(selection, done, skipped, left, found["action"], count, chunk.canary, chunk.stored)
 
     async def _act(
         self,

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
-import structlog
 from litestar import post
 
-from carillon.errors import InvalidArgumentsError, TransientError
-from carillon.ledger.audit import Actor
-from carillon.ledger.search import condition
-from carillon.ledger.selections import VALID, Progress
+from carillon.bulk import select
+from carillon.errors import InvalidArgumentsError
+from carillon.ledger.selections import LEAST_RATE, MOST_RATE, RATE, VALID, Progress
 from carillon.ledger.typed import typed_search
+from carillon.operator import Operator
 from carillon.platform import Platform
 from gateway.api.requests import REASON, WHY, Asked, Bodies, operator_of
 from gateway.api.steer_views import ActView, SampleRun, SelectionView
-from gateway.errors import NOT_FOUND, Fault, ProblemError, invalid
+from gateway.errors import Fault, invalid
 from gateway.filters import FILTERS
 from gateway.submissions import checked
 
-log = structlog.get_logger(__name__)
-
 #: How many runs of a replay start each second.
-RATE: dict[str, Any] = {
+PER_SECOND: dict[str, Any] = {
     "description": "Of a replay: how many runs start each second.",
     "type": "number",
-    "minimum": 0.01,
-    "maximum": 10_000,
-    "default": 50,
+    "minimum": LEAST_RATE,
+    "maximum": MOST_RATE,
+    "default": RATE,
 }
 CANARY: dict[str, Any] = {
     "description": "Of a replay: whether one run goes ahead; the others start when it has completed, and are cancelled "
@@ -55,7 +51,7 @@ SELECT: dict[str, Any] = {
     "additionalProperties": False,
 }
 #: The body of `POST /api/v1/selections/{token}/act`, which may be empty.
-ACT: dict[str, Any] = {**REASON, "properties": {"rate": RATE, "canary": CANARY, "reason": WHY}}
+ACT: dict[str, Any] = {**REASON, "properties": {"rate": PER_SECOND, "canary": CANARY, "reason": WHY}}
 
 
 @post("/api/v1/selections", status_code=201, tags=["Steering"])
@@ -69,10 +65,8 @@ async def select_runs(request: Asked, platform: Platform, bodies: Bodies) -> Sel
     body = checked(await bodies.json(request), SELECT)
     made_at = datetime.now(UTC)
     try:
-        where, values = condition(typed_search(body["filters"]))
-        selection = await platform.ledger.selections.make(
-            body["action"], where, values, body["filters"], operator_of(request)
-        )
+        search = typed_search(body["filters"])
+        selection = await select(platform, body["action"], search, body["filters"], operator_of(request))
     except InvalidArgumentsError as error:
         raise invalid(Fault("/filters", str(error))) from None
     return SelectionView(
@@ -91,41 +85,15 @@ async def act_on_selection(request: Asked, token: str, platform: Platform, bodie
     Send it again until nothing remains; it goes on where it stopped.
     """
     wishes = await bodies.wishes(request, ACT)
-    return act_view(selection := _token(token), await act(platform, selection, operator_of(request), wishes))
+    operator = Operator(platform, operator_of(request), wishes.get("reason"))
+    return act_view(await operator.act(token, **pace(wishes), within=timedelta(0)))
 
 
-async def act(platform: Platform, selection: UUID, actor: Actor, wishes: Mapping[str, Any]) -> Progress:
-    """Act upon the next runs of a selection, as a body that was checked says; raises `ProblemError`.
-
-    What deleted runs have in storage is deleted with them.
-    """
-    try:
-        progress = await platform.ledger.selections.act(
-            selection,
-            actor,
-            wishes.get("reason"),
-            per_second=wishes.get("rate", RATE["default"]),
-            canary=wishes.get("canary", True),
-        )
-    except InvalidArgumentsError as error:
-        raise ProblemError(NOT_FOUND, str(error)) from None
-    if progress.stored:
-        try:
-            await platform.stored_results.delete(progress.stored)
-        except TransientError as error:
-            # The runs are gone, so nobody asks for these again; they go with their day.
-            log.warning("results of deleted runs stay in storage for now", results=len(progress.stored), why=str(error))
-    return progress
+def pace(wishes: Mapping[str, Any]) -> dict[str, Any]:
+    """How a replay starts, of a body that was checked."""
+    return {name: wishes[name] for name in ("rate", "canary") if name in wishes}
 
 
-def act_view(selection: UUID, progress: Progress) -> ActView:
+def act_view(progress: Progress) -> ActView:
     """How far an act is."""
-    return ActView.of(progress._asdict(), selection=selection, count=progress.selected)
-
-
-def _token(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        message = "no such selection; POST /api/v1/selections makes one"
-        raise ProblemError(NOT_FOUND, message) from None
+    return ActView.of(progress._asdict(), count=progress.selected)
