@@ -15,6 +15,7 @@ from carillon.errors import ReplayConflictError
 from carillon.ids import new_id
 from carillon.ledger.audit import Actor, AuditSearch
 from carillon.ledger.records import NewRun, Submitted
+from carillon.operator import get_operator
 from carillon.platform import Platform
 from carillon.testing import eventually, running
 
@@ -121,3 +122,58 @@ async def test_other_arguments_are_taken_once_the_earlier_replay_was_cancelled(p
 
     assert again.created
     assert (await platform.history.run(again.id))["args"] == {"a": 3}
+
+
+@pytest.mark.parametrize("last", ["the first", "the replay"])
+async def test_of_a_run_and_its_cancelled_replay_one_is_run_again(platform, last):
+    run, replays = await cancelled_run(platform, a=1), platform.ledger.replays
+    earlier = await replays.replay(run, ADA)
+    await platform.ledger.steering.cancel(earlier.id, ADA)
+    once, twice = (earlier.id, run) if last == "the first" else (run, earlier.id)
+
+    made = await replays.replay(once, ADA)
+    again = await replays.replay(twice, ADA)
+
+    assert made.created
+    assert (again.created, again.id) == (False, made.id)
+
+
+async def test_replays_of_replays_are_of_the_first_however_many(platform):
+    run, replays = await cancelled_run(platform, a=1), platform.ledger.replays
+    line = [run]
+    for _ in range(3):
+        made = await replays.replay(line[-1], ADA)
+        assert made.created
+        await platform.ledger.steering.cancel(made.id, ADA)
+        line.append(made.id)
+    made = await replays.replay(line[1], ADA)
+
+    assert [(await replays.replay(one, ADA)).id for one in line] == [made.id] * 4
+
+
+@pytest.mark.real("acts on many runs")
+async def test_an_act_on_a_run_and_on_its_cancelled_replay_runs_one_of_them(platform):
+    run, replays = await cancelled_run(platform, a=1), platform.ledger.replays
+    earlier = await replays.replay(run, ADA)
+    await platform.ledger.steering.cancel(earlier.id, ADA)
+    operator = get_operator(platform, by="ada")
+
+    done = await operator.act(await operator.select("replay", states=["cancelled"], domain="shop"), canary=False)
+
+    assert (done.done, done.skipped) == (2, 1)
+    rows = await platform.ledger.pool.fetch("select id from carillon.runs where state = 'queued'")
+    assert len(rows) == 1
+
+
+@pytest.mark.real("acts on many runs")
+async def test_replays_of_a_run_that_was_deleted_still_do_the_same_work(platform):
+    run, replays, operator = await cancelled_run(platform, a=1), platform.ledger.replays, get_operator(platform)
+    second = (await replays.replay(run, ADA)).id
+    await platform.ledger.steering.cancel(second, ADA)
+    third = (await replays.replay(second, ADA)).id
+    await platform.ledger.steering.cancel(third, ADA)
+    await platform.ledger.pool.execute("delete from carillon.runs where id = $1", run)
+
+    made, again = [await operator.replay(one) for one in (second, third)]
+
+    assert (made.created, again.created, again.id) == (True, False, made.id)

@@ -22,13 +22,30 @@ if TYPE_CHECKING:
 
 LOCK = "select pg_advisory_xact_lock(hashtextextended('replay ' || $1::text, 0))"
 ORIGINALS = """
-select id, domain, task, state, args, labels, priority, event_id, cause, callback_url
+select id, domain, task, state, args, labels, priority, event_id, cause, callback_url, replay_of
 from carillon.runs where id = any($1::uuid[]) and ended_on < 'infinity'
 """
-#: The replay of a run that lives or completed, and whether it has the arguments that are wanted now; null wants any.
+#: The run that a replay repeats in the end, as replays of replays do; it may be forgotten.
+FIRST = """
+with recursive line as (
+    select $1::uuid as id, 1 as depth
+    union all
+    select r.replay_of, depth + 1 from line join carillon.runs r using (id)
+    where r.replay_of is not null and depth < 1000
+)
+select id from line order by depth desc limit 1
+"""
+#: Of the replays of a run, and of those of these, the one that lives or completed: all of them do the same work. With
+#: whether it has the arguments that are wanted now; null wants any.
 EARLIER = """
-select id, state, $2::text is null or args = $2::text::jsonb as is_same from carillon.runs
-where replay_of = $1 and state not in ('failed', 'cancelled', 'partial') order by created_at desc limit 1
+with recursive made as (
+    select id, state, args, created_at, 1 as depth from carillon.runs where replay_of = $1
+    union all
+    select r.id, r.state, r.args, r.created_at, depth + 1 from made m join carillon.runs r on r.replay_of = m.id
+    where depth < 1000
+)
+select id, state, $2::text is null or args = $2::text::jsonb as is_same from made
+where state not in ('failed', 'cancelled', 'partial') order by created_at desc limit 1
 """
 #: Locked in order, so that of two who settle the same runs one waits for the other.
 SETTLE = """
@@ -111,9 +128,9 @@ class Replays:
         """Run a failed, cancelled or partial run again, perhaps with other arguments, as a run of its own.
 
         Asking twice makes one: while a replay lives, or when it completed, it is the answer, whatever its arguments
-        where none are named. Raises `ReplayConflictError` where others are named than it has, and
-        `RunStateError` for a run that cannot be repeated; whoever calls has checked `args` against the schema, as
-        `carillon.operator` does.
+        where none are named; so is one of the run that this one repeats, or of its other replays. Raises
+        `ReplayConflictError` where others are named than it has, and `RunStateError` for a run that cannot be repeated;
+        whoever calls has checked `args` against the schema, as `carillon.operator` does.
         """
         async with self._ledger.transaction() as connection:
             original = await self._original(connection, run)
@@ -148,9 +165,12 @@ class Replays:
         after: After | None = None,
         run_at: datetime | None = None,
     ) -> Submitted:
-        await connection.execute(LOCK, str(original["id"]))
+        first = original["id"]
+        if original["replay_of"] is not None:
+            first = await connection.fetchval(FIRST, original["replay_of"])
+        await connection.execute(LOCK, str(first))
         wanted = None if args is None else orjson.dumps(args).decode()
-        earlier = await connection.fetchrow(EARLIER, original["id"], wanted)
+        earlier = await connection.fetchrow(EARLIER, first, wanted)
         if earlier is not None:
             return answer(earlier["id"], earlier["state"], is_same=earlier["is_same"])
         run = replace(repetition(original, actor, args), after=after, run_at=run_at)

@@ -198,7 +198,8 @@ class Selections:
                 raise NotFoundError(NO_SELECTION)
             before = await connection.fetchval(REMAINING, selection)
             most = REPLAY_CHUNK if found["action"] == "replay" else CHUNK
-            chosen = [row["run_id"] for row in await connection.fetch(NEXT, selection, most)]
+            # The oldest first: an id has the moment of its submit.
+            chosen = sorted(row["run_id"] for row in await connection.fetch(NEXT, selection, most))
             rate = _Rate(per_second, found["count"] - before, canary)
             chunk = await self._act(connection, found, chosen, actor, reason, rate)
             skipped, left = found["skipped"] + len(chosen) - chunk.changed, before - len(chosen)

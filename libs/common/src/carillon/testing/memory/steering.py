@@ -18,7 +18,7 @@ from carillon.ledger.statements.rows import gate_of
 from carillon.ledger.steering import Hold, Steered, Steering, unknown_name, word
 from carillon.testing.memory.cancelling import cancel_all
 from carillon.testing.memory.conditions import resolve
-from carillon.testing.memory.store import WAITING, as_kept, refuse, same_json
+from carillon.testing.memory.store import WAITING, Row, as_kept, refuse, same_json
 
 if TYPE_CHECKING:
     from carillon.testing.memory.ledger import MemoryLedger
@@ -121,8 +121,10 @@ class MemoryReplays(Replays):
     ) -> Submitted:
         """Run a failed, cancelled or partial run again; asking twice makes one."""
         original = checked(run, self._store.ended.get(run))
-        for row in self._store.runs():
-            if row["replay_of"] == run and row["state"] not in REPLAYABLE:
+        rows = {row["id"]: row for row in self._store.runs()}
+        first = _first(rows, run)
+        for row in rows.values():
+            if row["state"] not in REPLAYABLE and row["replay_of"] and _first(rows, row["id"]) == first:
                 is_same = args is None or same_json(row["args"], as_kept(orjson.dumps(args).decode()))
                 return answer(row["id"], row["state"], is_same=is_same)
         submitted = await self._memory.conditions.accept(repetition(original, actor, args))
@@ -146,3 +148,10 @@ class MemoryReplays(Replays):
             ids = [str(row["id"]) for row in news]
             self._store.record(actor.did("runs.settled", f"{len(ids)} runs", reason, runs=ids))
         return len(news)
+
+
+def _first(rows: Mapping[UUID, Row], run: UUID) -> UUID:
+    """The run that a replay repeats in the end."""
+    while (row := rows.get(run)) is not None and row["replay_of"] is not None:
+        run = row["replay_of"]
+    return run
