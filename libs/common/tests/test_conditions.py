@@ -16,6 +16,7 @@ from shop import Shop, shop_service
 from carillon.errors import InvalidArgumentsError, UniqueConflictError, UnknownNeedError
 from carillon.ids import new_id
 from carillon.ledger.records import After, NewRun, Priority, Submitted, Unique
+from carillon.operator import get_operator
 from carillon.platform import Platform
 from carillon.testing import eventually, running
 
@@ -202,6 +203,29 @@ async def test_an_end_that_cannot_be_followed_up_does_not_keep_others_waiting(pl
         row = await ended(platform, run.id)
 
     assert (row["state"], await state_of(platform, impossible.id)) == ("completed", "pending")
+
+
+@pytest.mark.real("rows that PostgreSQL cannot compute with")
+@pytest.mark.parametrize("end", ["cancel", "cancel many", "replace"])
+async def test_what_is_done_is_not_said_to_have_failed_when_its_followup_does(platform, end):
+    keyed = Unique(key="one", on_conflict="replace")
+    need = await submit(platform, run_at=in_an_hour(), unique=keyed)
+    impossible = await submit(platform, after=After(runs=[need.id], when="ended"))
+    await execute(
+        platform,
+        """update carillon.runs_live set after = jsonb_set(after, '{delay_seconds}', '1e300') where id = $1""",
+        impossible.id,
+    )
+    operator = get_operator(platform)
+
+    if end == "cancel":
+        assert (await operator.cancel(need.id)).ended == 1
+    elif end == "cancel many":
+        assert (await operator.act(await operator.select("cancel", unique_key="one"))).remaining == 0
+    else:
+        assert (await submit(platform, run_at=in_an_hour(), unique=keyed)).created
+
+    assert (await state_of(platform, need.id), await state_of(platform, impossible.id)) == ("cancelled", "pending")
 
 
 def add(a: int, **options: Any) -> NewRun:

@@ -12,7 +12,6 @@ from functools import cached_property, partial
 from typing import Any, Self
 from uuid import UUID
 
-import asyncpg
 import obstore.store
 import orjson
 import structlog
@@ -253,13 +252,6 @@ class Platform:
         if new:
             await self.publish([event])
         return bool(new)
-
-    async def follow_up(self, ended: Sequence[UUID]) -> None:
-        """Tell those who await these ended runs; what cannot be told now is found by a sweeper."""
-        try:
-            await self.ledger.followups.follow(ended)
-        except (*SERVER_AWAY, asyncpg.PostgresError) as error:
-            log.warning("ended runs wait for the sweeper to be followed up", runs=len(ended), error=repr(error))
 
     async def _call_back(
         self, ended: Sequence[Mapping[str, Any]], connection: Connection | None

@@ -14,6 +14,7 @@ import asyncpg
 import structlog
 
 from carillon.ledger.cancelling import cancel_all
+from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.statements.rows import bury, taken_out, wake
 
 if TYPE_CHECKING:
@@ -81,7 +82,16 @@ class Followups:
         self.call_back = call_back
 
     async def follow(self, ended: Sequence[UUID]) -> None:
-        """Follow up ended runs, and those that end because of it."""
+        """Follow up ended runs, and those that end because of it; what cannot be now, a sweeper finds.
+
+        Whoever ended them has committed that, and an error here would say that they had not.
+        """
+        try:
+            await self._follow(ended)
+        except (*SERVER_AWAY, asyncpg.PostgresError) as error:
+            log.warning("ended runs wait for the sweeper to be followed up", runs=len(ended), error=repr(error))
+
+    async def _follow(self, ended: Sequence[UUID]) -> None:
         while ended:
             async with self._ledger.transaction() as connection:
                 taken = await connection.fetch(TAKE, list(ended))
@@ -101,7 +111,7 @@ class Followups:
         """Follow up what whoever ended it did not; returns how many runs those were."""
         left = [row["id"] for row in await self._ledger.pool.fetch(FORGOTTEN)]
         try:
-            await self.follow(left)
+            await self._follow(left)
         except asyncpg.DataError:
             # One of them asks for what cannot be done, and must not keep the others waiting.
             for run in left:
@@ -110,7 +120,7 @@ class Followups:
 
     async def _follow_alone(self, run: UUID) -> None:
         try:
-            await self.follow([run])
+            await self._follow([run])
         except asyncpg.DataError:
             log.exception("what follows the end of a run cannot be done", run=str(run))
 

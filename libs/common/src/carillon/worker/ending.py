@@ -121,7 +121,7 @@ class Endings:
         if end.limited:
             self._platform.wakeups.tell(gate_of(self._domain))
         if end.awaited:
-            await self._platform.follow_up([finish.id])
+            await self._platform.ledger.followups.follow([finish.id])
         return end.applied
 
     async def _end_refused(self, execution: Execution, error: Exception) -> None:

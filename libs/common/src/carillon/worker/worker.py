@@ -132,7 +132,7 @@ class Worker:
         try:
             handed_back = await self._platform.ledger.hand_back(self.id)
             await self._platform.ledger.retire(self.id)
-            await self._platform.follow_up(handed_back.awaited)
+            await self._platform.ledger.followups.follow(handed_back.awaited)
             log.info("worker stopped", handed_back=handed_back.moved)
         except SERVER_AWAY as error:
             log.warning("worker stopped without the ledger; its runs are rescued by others", error=repr(error))
