@@ -197,7 +197,7 @@ async def test_a_group_is_discarded_and_its_runs_stay_in_the_history(platform, a
     done = await letters.discard(group.fingerprint)
 
     assert (done.count, done.remaining) == (2, 0)
-    assert await letters.groups() == ([], [])
+    assert await letters.groups() == ([], [], False)
     assert [(await platform.history.run(run))["state"] for run in runs] == ["failed"] * 2
 
 

@@ -342,6 +342,18 @@ def test_a_group_of_messages_is_not_run_again_and_says_what_is_done_instead(gate
     assert gateway.post("/api/v1/dead-letters/fade/redeliver", {}).status_code == 404
 
 
+def test_a_list_of_groups_says_whether_there_are_more(gateway):
+    for name in ("aa01", "aa02", "aa03"):
+        bury(gateway, b"{", name)
+
+    some, all_ = (gateway.http.get(f"/api/v1/dead-letters?limit={limit}").json() for limit in (2, 400))
+
+    assert (len(some["messages"]), some["more"], all_["more"]) == (2, True, False)
+    assert {group["fingerprint"] for group in all_["messages"]} >= {"aa01", "aa02", "aa03"}
+    for name in ("aa01", "aa02", "aa03"):
+        gateway.post(f"/api/v1/dead-letters/{name}/discard", {})
+
+
 def test_messages_that_nobody_could_read_are_shown_as_text_or_in_base64(gateway):
     text, bytes_, long = bury(gateway, "hällo".encode()), bury(gateway, b"\xff\x00"), bury(gateway, "ü".encode() * 3000)
 

@@ -26,6 +26,8 @@ class Groups(NamedTuple):
 
     runs: list[RunGroup]
     messages: list[MessageGroup]
+    #: Whether there are more of either than were asked for.
+    more: bool
 
 
 class Members(NamedTuple):
@@ -68,8 +70,10 @@ class DeadLetterReader:
         self._letters = platform.ledger.dead_letters
 
     async def groups(self, domain: str | None = None, limit: int = 50) -> Groups:
-        """The groups of failed runs and of unreadable messages, at most `limit` (up to 500) of each."""
-        return Groups(await self._letters.runs(domain, limit), await self._letters.messages(domain, limit))
+        """The groups of failed runs and of unreadable messages, at most `limit` (up to 499) of each."""
+        limit = min(limit, 499)
+        runs, messages = await self._letters.runs(domain, limit + 1), await self._letters.messages(domain, limit + 1)
+        return Groups(runs[:limit], messages[:limit], max(len(runs), len(messages)) > limit)
 
     async def members(
         self, fingerprint: str, *, task: str | None = None, limit: int = 20, after: Cursor | None = None

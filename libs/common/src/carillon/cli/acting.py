@@ -105,7 +105,7 @@ def groups(
     context: typer.Context,
     *,
     domain: Annotated[str | None, typer.Option(help="The name of a domain.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="How many groups of each kind.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=400, help="How many groups of each kind.")] = 50,
 ) -> None:
     """Show failed runs and unreadable messages, grouped by what went wrong."""
     if context.invoked_subcommand is not None:

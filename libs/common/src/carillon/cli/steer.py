@@ -82,6 +82,8 @@ def show_groups(domain: str | None, limit: int) -> int:
         rows = [_group(group, group["task"]) for group in found["runs"]]
         rows += [_group(group, f"messages in {group['queue']}") for group in found["messages"]]
         print_table(GROUP, rows, "No dead letter.")
+        if found["more"]:
+            say(f"There are more groups than {limit}; see others with --limit or --domain.")
 
     return asked(show)
 

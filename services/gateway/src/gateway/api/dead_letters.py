@@ -46,7 +46,12 @@ GROUPS: dict[str, Any] = {
     "type": "object",
     "properties": {
         "domain": {**WORD, "description": "The name of a domain."},
-        "limit": {**_LIMIT, "description": "How many groups of each kind are listed at most.", "default": 50},
+        "limit": {
+            **_LIMIT,
+            "description": "How many groups of each kind are listed at most.",
+            "maximum": 400,
+            "default": 50,
+        },
     },
     "additionalProperties": False,
 }
@@ -99,6 +104,7 @@ async def list_dead_letters(request: Asked, platform: Platform) -> DeadLetterGro
     return DeadLetterGroups(
         runs=[RunGroupView.of(asdict(group), error=group.message) for group in groups.runs],
         messages=[MessageGroupView.of(asdict(group), error=group.message) for group in groups.messages],
+        more=groups.more,
     )
 
 

@@ -91,10 +91,11 @@ class MessageGroupView(View, frozen=True, kw_only=True):
 
 
 class DeadLetterGroups(View, frozen=True, kw_only=True):
-    """What needs a person, grouped by what went wrong, the newest first."""
+    """What needs a person, grouped by what went wrong, the newest first; `more` says whether there are others."""
 
     runs: list[RunGroupView]
     messages: list[MessageGroupView]
+    more: bool
 
 
 class DeadRun(View, frozen=True, kw_only=True):

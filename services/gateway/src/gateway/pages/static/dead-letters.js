@@ -18,6 +18,7 @@ async function groups() {
   if (!data) return refuse(detail);
   const most = Math.max(1, ...[...data.runs, ...data.messages].map((group) => group.count));
   draw("letters", data, () => [
+    data.more ? element("p", { class: "notice" }, `There are more groups than these; the newest ${GROUPS} of each kind are shown. Dealing with them makes room for the others.`) : null,
     card("", "Failed runs", "that nobody has dealt with, by what went wrong", data.runs.length ? rows(data.runs.map((group) => summary(group, group.task, most))) : empty("Nothing to do. A run that fails for good waits here until it is run again, settled or deleted.")),
     card("", "Unreadable messages", "that no service could take from its queue", data.messages.length ? rows(data.messages.map((group) => summary(group, group.queue, most))) : empty("Nothing to do. A message that is no run or event ends here instead of blocking its queue; mend what sends it, and redeliver it.")),
   ]);
