@@ -26,6 +26,9 @@ CarillonError
 └── ConfigurationError
 ```
 
+`kiq` and `kiq_many` raise Taskiq's `SendTaskError` from these; `kiq_many` its subclass
+`carillon.many.NotAllAcceptedError`, which has what was accepted before.
+
 `Stopped` stands apart, as `asyncio.CancelledError` does: it passes through `except Exception`.
 
 Any other exception out of a task is a bug: retried by policy, then buried, loudly.
