@@ -41,6 +41,8 @@ from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+#: What a submit brought whose idempotency key was used before, in words; see `carillon.ledger.records.NewRun.covered`.
+OTHER_WORK = "other arguments, or another after, callback_url or unique key"
 #: Characters of a value that a refusal tells.
 MOST_TOLD = 100
 
@@ -164,7 +166,7 @@ class NotConnectedError(CarillonError):
 
 
 class IdempotencyConflictError(CarillonError):
-    """The idempotency key was used before with other arguments.
+    """The idempotency key was used before with other arguments, or another `after`, `callback_url` or unique key.
 
     `positions` says which of several runs that were submitted together it is, counted from 0.
     """

@@ -121,7 +121,8 @@ _OPTIONS: dict[str, Any] = {
         "format": "date-time",
     },
     "idempotency_key": {
-        "description": "As the header `Idempotency-Key`: the same key, task and arguments are one run.",
+        "description": "As the header `Idempotency-Key`: the same key, task and arguments are one run, if `after` (but "
+        "for its delay), `callback_url` and `unique.key` are the same too.",
         **_KEY,
     },
     "callback_url": {

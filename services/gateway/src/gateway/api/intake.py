@@ -154,7 +154,7 @@ def _taken(error: UniqueConflictError, faults: Sequence[Fault] = ()) -> ProblemE
 
 def _reused(error: IdempotencyConflictError) -> ProblemError:
     return ProblemError(
-        KEY_REUSED, f"{error}", faults=_at(error.positions, "has a key that was used with other arguments")
+        KEY_REUSED, f"{error}", faults=_at(error.positions, "has a key that was used for something else")
     )
 
 
