@@ -8,7 +8,7 @@ from uuid import RFC_4122
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carillon.ids import derived_id, new_id
+from carillon.ids import derived_id, keyed_id, new_id
 
 
 def milliseconds(identifier) -> int:
@@ -51,3 +51,10 @@ def test_parts_that_spell_the_same_together_are_different_causes():
 
 def test_a_derived_id_never_changes_between_releases():
     assert str(derived_id("event", "/customers", "1")) == "af04cbef-077d-5828-ba9e-dbc1abf2b466"
+
+
+def test_the_runs_of_a_key_are_the_same_in_every_release_from_python_and_over_http():
+    assert keyed_id("shop.add", "k") == derived_id("key", "shop.add", "k")
+    assert keyed_id("shop.add", "k", actor="anna") == derived_id("key", "anna", "shop.add", "k")
+    assert keyed_id("shop.add", "k", actor="anna", place=3) == derived_id("key", "anna", "shop.add", "k", "3")
+    assert keyed_id("shop.add", "k", place=0) not in {keyed_id("shop.add", "k"), keyed_id("shop.add", "k", place=1)}

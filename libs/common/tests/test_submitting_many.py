@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from shop import Shop, shop_service
 from taskiq.exceptions import SendTaskError
 
 from carillon import platform as module
-from carillon.errors import IdempotencyConflictError, NotConnectedError
+from carillon.errors import IdempotencyConflictError, InvalidArgumentsError, NotConnectedError
 from carillon.ids import new_id
 from carillon.ledger.records import NewRun, Priority, Submitted
+from carillon.many import NotAllAcceptedError
 from carillon.platform import Platform
+from carillon.tasks import Task
 from carillon.testing import eventually, running
 
 
@@ -129,3 +133,97 @@ async def test_calls_that_do_not_fit_accept_nothing(platform):
 
     assert isinstance(unconnected.value.__cause__, NotConnectedError)
     assert await states(platform) == []
+
+
+def adding(platform: Platform) -> Task[..., Any]:
+    """The task `shop.add`, connected."""
+    service = shop_service(platform.settings, Shop())
+    service._broker(platform)
+    return service.tasks.declared["shop.add"]
+
+
+async def test_options_are_those_of_every_run(platform):
+    noon = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=20)
+
+    submitted = await adding(platform).kiq_many(
+        [{"a": 1}, {"a": 2}],
+        priority="urgent",
+        run_at=noon,
+        expires=noon + timedelta(hours=1),
+        deadline=timedelta(days=2),
+        callback_url="https://example.org/ended",
+        labels={"customer": "7"},
+    )
+
+    rows = [await platform.history.run(UUID(one.task_id)) for one in submitted]
+    assert [row["args"] for row in rows] == [{"a": 1}, {"a": 2}]
+    for row in rows:
+        assert (row["priority"], row["labels"], row["callback_url"]) == (
+            Priority.URGENT, {"customer": "7"}, "https://example.org/ended",
+        )  # fmt: skip
+        assert (row["run_at"], row["expires_at"]) == (noon, noon + timedelta(hours=1))
+        assert timedelta(hours=47) < row["deadline_at"] - datetime.now(UTC) <= timedelta(days=2)
+
+
+async def test_options_that_do_not_fit_submit_nothing_and_read_no_call(platform):
+    calls = iter([{"a": 1}])
+
+    with pytest.raises(InvalidArgumentsError, match="there is no option 'dealy'"):
+        await adding(platform).kiq_many(calls, dealy=timedelta(hours=1))
+
+    assert list(calls) == [{"a": 1}]
+    assert await states(platform) == []
+
+
+async def test_one_key_for_many_tells_them_apart_by_their_place(platform):
+    task = adding(platform)
+    calls = [{"a": 1}, {"a": 1}, {"a": 2}]
+    alone = await task.options(idempotency_key="bells").kiq(1)
+
+    first = await task.kiq_many(calls[:2], idempotency_key="bells")
+    again = await task.kiq_many(calls, idempotency_key="bells")
+
+    assert [one.task_id for one in again[:2]] == [one.task_id for one in first]
+    assert len({one.task_id for one in (alone, *again)}) == 4
+    assert len(await states(platform)) == 4
+    row = await platform.history.run(UUID(again[2].task_id))
+    assert row["idempotency_key"] == "bells"
+
+
+async def test_when_a_later_thousand_fails_the_first_is_told_and_the_rest_can_be_submitted(platform):
+    task = adding(platform)
+    calls: list[dict[str, object]] = [{"a": number} for number in range(1_005)]
+    spoilt = [*calls[:1_002], {"a": "\x00"}, *calls[1_003:]]
+
+    with pytest.raises(NotAllAcceptedError, match=r"1,000 runs were accepted, .* same idempotency_key") as failed:
+        await task.kiq_many(spoilt, idempotency_key="bells")
+    whole = await task.kiq_many(calls, idempotency_key="bells")
+
+    assert isinstance(failed.value.__cause__, InvalidArgumentsError)
+    assert [one.task_id for one in failed.value.accepted] == [one.task_id for one in whole[:1_000]]
+    assert len({one.task_id for one in whole}) == len(await states(platform)) == 1_005
+
+
+async def test_what_is_at_fault_is_counted_over_all_the_calls(platform):
+    task = adding(platform)
+    calls = [{"a": number} for number in range(1_003)]
+    await task.kiq_many(calls, idempotency_key="bells")
+
+    with pytest.raises(NotAllAcceptedError) as failed:
+        await task.kiq_many([*calls[:1_001], {"a": 7}, calls[1_002]], idempotency_key="bells")
+
+    assert isinstance(failed.value.__cause__, IdempotencyConflictError)
+    assert failed.value.positions == (1_001,)
+
+
+async def test_calls_that_cannot_be_read_to_the_end_lose_nothing_of_what_was_accepted(platform):
+    def calls() -> Iterator[dict[str, int]]:
+        for number in range(1_001):
+            yield {"a": number}
+        raise ValueError("the file is torn")
+
+    with pytest.raises(NotAllAcceptedError, match=r"torn.*with an idempotency_key") as failed:
+        await adding(platform).kiq_many(calls())
+
+    assert len(failed.value.accepted) == 1_000
+    assert await states(platform) == ["queued"] * 1_000

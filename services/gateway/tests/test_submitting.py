@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
+import pytest
+
 
 def test_the_catalogue_shows_what_each_task_takes_hears_and_says(gateway):
     tasks = {task["name"]: task for task in gateway.http.get("/api/v1/tasks").json()["tasks"]}
@@ -88,6 +90,22 @@ def test_an_idempotency_key_for_other_arguments_is_refused(gateway):
 
     assert answer.status_code == 422
     assert answer.json()["type"] == "/docs#problem-idempotency-key-reused"
+
+
+@pytest.mark.parametrize("other", [{"callback_url": "https://example.org/ended"}, {"unique": {"key": "nave"}}])
+def test_an_idempotency_key_for_another_who_is_told_or_another_unique_key_is_refused(gateway, other):
+    key = {"Idempotency-Key": f"told {sorted(other)}"}
+    body = {"task": "bells.ring", "args": {"times": 1}, "delay": 3600}
+    first = gateway.post("/api/v1/tasks", body, **key)
+
+    answer = gateway.post("/api/v1/tasks", body | other, **key)
+    batch = gateway.post("/api/v1/tasks/batch", {"tasks": [body | {"idempotency_key": key["Idempotency-Key"]} | other]})
+    again = gateway.post("/api/v1/tasks", body | {"delay": 60, "priority": "high", "labels": {"a": "b"}}, **key)
+
+    assert [refused.status_code for refused in (answer, batch)] == [422, 422]
+    assert "callback_url" in answer.json()["detail"]
+    assert "callback_url" in batch.json()["detail"]
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
 
 
 def test_the_trace_of_a_request_goes_on_in_its_run(gateway):

@@ -26,6 +26,9 @@ CarillonError
 └── ConfigurationError
 ```
 
+`kiq` and `kiq_many` raise Taskiq's `SendTaskError` from these; `kiq_many` its subclass
+`carillon.many.NotAllAcceptedError`, which has what was accepted before.
+
 `Stopped` stands apart, as `asyncio.CancelledError` does: it passes through `except Exception`.
 
 Any other exception out of a task is a bug: retried by policy, then buried, loudly.
@@ -38,6 +41,8 @@ from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+#: What a submit brought whose idempotency key was used before, in words; see `carillon.ledger.records.NewRun.covered`.
+OTHER_WORK = "other arguments, or another after, callback_url or unique key"
 #: Characters of a value that a refusal tells.
 MOST_TOLD = 100
 
@@ -161,7 +166,7 @@ class NotConnectedError(CarillonError):
 
 
 class IdempotencyConflictError(CarillonError):
-    """The idempotency key was used before with other arguments.
+    """The idempotency key was used before with other arguments, or another `after`, `callback_url` or unique key.
 
     `positions` says which of several runs that were submitted together it is, counted from 0.
     """

@@ -19,3 +19,13 @@ def new_id() -> UUID:
 def derived_id(*cause: str) -> UUID:
     """The UUIDv5 of a cause. Parts are length-prefixed, so no two causes share a spelling."""
     return uuid5(NAMESPACE, "".join(f"{len(part)}:{part}" for part in cause))
+
+
+def keyed_id(task: str, key: str, *, actor: str | None = None, place: int | None = None) -> UUID:
+    """The id of the run of a task that an idempotency key stands for.
+
+    Over HTTP a key is its `actor`'s own. `place`, counted from 0, sets those apart that were submitted together under
+    one key.
+    """
+    whose = () if actor is None else (actor,)
+    return derived_id("key", *whose, task, key, *(() if place is None else (str(place),)))

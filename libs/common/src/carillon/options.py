@@ -38,7 +38,9 @@ class SubmitOptions(TypedDict, total=False):
     expires: timedelta | datetime
     #: Ended by then, whether it waits or executes; passed down to what it submits.
     deadline: timedelta | datetime
-    #: The same key, task and arguments are one run, however often they are submitted.
+    #: The same key, task and arguments are one run, however often they are submitted; so must be `after` (but for its
+    #: delay), `callback_url` and the key of `unique`, and else there is a conflict. Times, priority and labels may
+    #: differ: those of the first submit hold.
     idempotency_key: str
     unique: Unique
     after: After

@@ -22,7 +22,7 @@ from carillon.callbacks import origin_of
 from carillon.cloudevents import OWN, Envelope, from_ledger
 from carillon.contracts import Event
 from carillon.contracts.runs import RunEnded
-from carillon.errors import IdempotencyConflictError
+from carillon.errors import OTHER_WORK, IdempotencyConflictError
 from carillon.ids import derived_id, new_id
 from carillon.ledger.audit import Audit
 from carillon.ledger.catalogue import Catalogue, Hearer
@@ -130,7 +130,7 @@ class Platform:
     async def submit(self, run: NewRun) -> Submitted:
         """Accept a run: it is durable when this returns.
 
-        Raises `IdempotencyConflictError` when its id was accepted with other arguments, what
+        Raises `IdempotencyConflictError` when its id was accepted for other work (see `NewRun.covered`), what
         `carillon.ledger.conditions.Conditions.submit` raises for a run that is unique or comes after others, and one of
         `carillon.ledger.group_commit.SERVER_AWAY` when PostgreSQL does not answer; then nothing was accepted.
         """
@@ -146,7 +146,7 @@ class Platform:
     async def submit_many(self, runs: Sequence[NewRun]) -> list[Submitted]:
         """Accept runs together, in order, as one statement for every 500: they are durable when this returns.
 
-        Raises `IdempotencyConflictError`, which says where, when one has an id that was accepted with other arguments;
+        Raises `IdempotencyConflictError`, which says where, when one has an id that was accepted for other work;
         then none was accepted, unless somebody else used the id in this very moment. Raises one of
         `carillon.ledger.group_commit.SERVER_AWAY` when PostgreSQL does not answer; then some may have been accepted,
         and those with an idempotency key can be sent again. Where some are unique or come after others, all are one
@@ -192,14 +192,14 @@ class Platform:
         keyed = [(position, run) for position, run in enumerate(runs) if run.idempotency_key is not None]
         if not keyed:
             return
-        first: dict[UUID, tuple[str, Any]] = {}
-        work = {position: (run.task, orjson.loads(run.args)) for position, run in keyed}
+        first: dict[UUID, tuple[str, Any, str | None]] = {}
+        work = {position: (run.task, orjson.loads(run.args), run.covered) for position, run in keyed}
         refused = [position for position, run in keyed if first.setdefault(run.id, work[position]) != work[position]]
         same = await self.ledger.same_work([run for _, run in keyed])
         others = {run for run, is_same in same.items() if not is_same}
         refused += [position for position, run in keyed if run.id in others and position not in refused]
         if refused:
-            message = f"{len(refused)} idempotency keys were used before with other arguments; use new keys"
+            message = f"{len(refused)} idempotency keys were used before with {OTHER_WORK}; use new keys"
             raise IdempotencyConflictError(message, positions=sorted(refused))
 
     async def _fitting(self, runs: Sequence[NewRun]) -> list[bool]:
@@ -351,7 +351,7 @@ def _all_accepted(outcomes: Sequence[Submitted | BaseException]) -> list[Submitt
         if isinstance(outcome, BaseException) and not isinstance(outcome, IdempotencyConflictError):
             raise outcome
     if conflicts:
-        message = f"{len(conflicts)} idempotency keys were just used with other arguments; the other runs were accepted"
+        message = f"{len(conflicts)} idempotency keys were just used with {OTHER_WORK}; the other runs were accepted"
         raise IdempotencyConflictError(message, positions=conflicts)
     return [outcome for outcome in outcomes if isinstance(outcome, Submitted)]
 

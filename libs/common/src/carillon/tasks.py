@@ -8,17 +8,16 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from itertools import islice
 from typing import Any, ParamSpec, TypeVar, Union, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import to_json
 from taskiq import AsyncTaskiqDecoratedTask, AsyncTaskiqTask
-from taskiq.exceptions import SendTaskError
 from taskiq.kicker import AsyncKicker
 
 from carillon.contracts import Event
 from carillon.errors import ConfigurationError, InvalidArgumentsError
+from carillon.many import submit_many
 from carillon.options import SubmitOptions, labels_of, own_labels, priority_in, shown
 from carillon.retry import Budget, Retry
 from carillon.run import Run
@@ -27,9 +26,6 @@ from carillon.unconnected import UnconnectedBroker
 
 Params = ParamSpec("Params")
 Returned = TypeVar("Returned")
-
-#: Runs that `kiq_many` submits together.
-MOST_TOGETHER = 1_000
 
 
 class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
@@ -93,23 +89,22 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         """
         return self.kicker().with_labels(**labels_of(options))
 
-    async def kiq_many(self, calls: Iterable[Mapping[str, Any]]) -> list[AsyncTaskiqTask[Any]]:
+    async def kiq_many(
+        self, calls: Iterable[Mapping[str, Any]], **options: Unpack[SubmitOptions]
+    ) -> list[AsyncTaskiqTask[Any]]:
         """Submit one run for each call, given as its arguments by name, and give back what `kiq` does, in order.
 
         Costs a fraction of as many `kiq()`: runs are accepted 1,000 at a time, and the calls are read as they are
-        needed. Raises as `kiq` does; then the thousands before are accepted. Labels are the task's own; calls that
-        need others, such as an idempotency key, take `options(...).kiq()`.
+        needed. `options` are those of every run; a span such as `delay` counts from the moment its run is submitted.
+
+        One `idempotency_key` is for the whole: what tells the runs apart is their place among the calls, as in a batch
+        over HTTP. So whoever does not know how far an earlier try came submits only what is missing, by the same calls
+        in the same order: `kiq_many(calls, idempotency_key=f"invoices of {month}")`.
+
+        Raises `carillon.many.NotAllAcceptedError`, a `SendTaskError` as `kiq` raises, which has the runs of the
+        thousands before, and `InvalidArgumentsError` for options that do not fit, before anything is submitted.
         """
-        broker: Any = self.broker
-        accepted: list[AsyncTaskiqTask[Any]] = []
-        waiting = iter(calls)
-        while batch := list(islice(waiting, MOST_TOGETHER)):
-            try:
-                ids = await broker.kick_many(self, batch)
-            except Exception as error:
-                raise SendTaskError from error
-            accepted += [AsyncTaskiqTask(id_, broker.result_backend, self.return_type) for id_ in ids]
-        return accepted
+        return await submit_many(self, calls, options)
 
     @cached_property
     def _hints(self) -> dict[str, Any]:

@@ -28,7 +28,14 @@ class UnconnectedBroker(AsyncBroker):
         """Refuse."""
         self._refuse()
 
-    async def kick_many(self, task: object, calls: Sequence[Mapping[str, Any]]) -> list[str]:  # noqa: ARG002 - as above
+    async def kick_many(
+        self,
+        task: object,  # noqa: ARG002 - of the connected one, as are the others
+        calls: Sequence[Mapping[str, Any]],  # noqa: ARG002
+        labels: Mapping[str, Any],  # noqa: ARG002
+        *,
+        first: int,  # noqa: ARG002
+    ) -> list[str]:
         """Refuse."""
         self._refuse()
 

@@ -85,6 +85,16 @@ def test_a_taken_key_gives_the_run_that_has_it_or_refuses(said, refused, place):
     assert first in sentence
 
 
+def test_a_key_that_was_used_for_something_else_is_no_fault_of_typing(said, refused):
+    key = ("--idempotency-key", f"once {datetime.now(UTC)}", "--delay", "3600")
+    first = said("submit", "backup.list_backups", *key).strip()
+
+    code, sentence = refused("submit", "backup.list_backups", '{"limit": 7}', *key)
+
+    said("runs", "cancel", first)
+    assert (code, "use a new key" in sentence) == (1, True)
+
+
 def test_every_option_of_a_submit_over_http_is_one_in_a_terminal(said, refused):
     soon, later = ((datetime.now(UTC) + timedelta(hours=n)).isoformat() for n in (2, 3))
     once = ("--unique-args", "--until", "started", "--expires-at", soon, "--deadline-at", later)
@@ -198,28 +208,28 @@ def test_many_runs_are_acted_upon_once_somebody_has_agreed(said, place):
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (("submit", "backup", "{"), 78, "is no JSON"),
-        (("submit", "backup", "[]"), 78, "has to be a JSON object"),
-        (("submit", "backup", '{"source": 7}'), 1, "/data/source must be string"),
+        (("submit", "backup", "{"), 2, "is no JSON"),
+        (("submit", "backup", "[]"), 2, "has to be a JSON object"),
+        (("submit", "backup", '{"source": 7}'), 2, "/data/source must be string"),
         (("submit", "nowhere"), 1, "no domain of this name"),
-        (("submit", "backup", "--priority", "first"), 1, "/priority must be one of"),
-        (("submit", "backup", "--label", "alone"), 78, "A label is a name"),
-        (("submit", "backup", "--when", "any"), 78, "--after"),
-        (("submit", "backup", "--window", "5"), 78, "--unique"),
-        (("submit", "backup", "--after", NOBODY), 1, "nobody knows"),
-        (("runs", "cancel", "x"), 1, "no run has this id"),
+        (("submit", "backup", "--priority", "first"), 2, "/priority must be one of"),
+        (("submit", "backup", "--label", "alone"), 2, "A label is a name"),
+        (("submit", "backup", "--when", "any"), 2, "--after"),
+        (("submit", "backup", "--window", "5"), 2, "--unique"),
+        (("submit", "backup", "--after", NOBODY), 2, "nobody knows"),
+        (("runs", "cancel", "x"), 2, "no id of a run"),
         (("runs", "pause", NOBODY), 1, "no run has the id"),
-        (("runs", "replay", NOBODY, "--args", "x"), 78, "is no JSON"),
+        (("runs", "replay", NOBODY, "--args", "x"), 2, "is no JSON"),
         (("dead-letters", "redeliver", "ffff"), 1, "no such group"),
-        (("dead-letters", "redeliver", "ffff", "--body", "{}"), 78, "--body mends one message"),
+        (("dead-letters", "redeliver", "ffff", "--body", "{}"), 2, "--body mends one message"),
         (("dead-letters", "redeliver", NOBODY), 1, "no message has this id"),
         (("pause", "nowhere"), 1, "no domain and no task"),
         (("resume", "no where"), 1, "no domain and no task"),
-        (("bulk", "explode", "--filter", "task=x"), 78, "there are cancel, replay, settle, delete"),
-        (("bulk", "cancel", "--filter", "task"), 78, "write NAME=VALUE"),
-        (("bulk", "cancel", "--filter", "colour=red"), 1, "colour"),
-        (("bulk", "cancel", "--filter", "task=a", "--filter", "task=b"), 78, "may be given once"),
-        (("bulk", "cancel", "--filter", "longer=soon"), 78, "a number of seconds"),
+        (("bulk", "explode", "--filter", "task=x"), 2, "there are cancel, replay, settle, delete"),
+        (("bulk", "cancel", "--filter", "task"), 2, "write NAME=VALUE"),
+        (("bulk", "cancel", "--filter", "colour=red"), 2, "colour"),
+        (("bulk", "cancel", "--filter", "task=a", "--filter", "task=b"), 2, "may be given once"),
+        (("bulk", "cancel", "--filter", "longer=soon"), 2, "a number of seconds"),
     ],
 )
 def test_what_was_mistyped_is_one_sentence(refused, words, code, told):

@@ -140,7 +140,7 @@ def test_the_doctor_examines_the_chain(place, url) -> None:
 def test_what_was_mistyped_is_one_sentence(audited, words, told) -> None:
     refused = audited(*words)
 
-    assert refused.returncode == 78
+    assert refused.returncode == 2
     assert told in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
 

@@ -126,6 +126,6 @@ def test_a_run_that_nobody_knows_fails(asked) -> None:
 def test_what_was_mistyped_is_one_sentence(asked, words, told) -> None:
     refused = asked(*words)
 
-    assert refused.returncode == 78
+    assert refused.returncode == 2
     assert told in refused.stderr
     assert len(refused.stderr.splitlines()) == 1

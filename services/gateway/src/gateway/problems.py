@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from carillon.errors import (
+    OTHER_WORK,
     CarillonError,
     IdempotencyConflictError,
     NotFoundError,
@@ -71,7 +72,7 @@ def problem_of(error: Exception) -> ProblemError:
 
 def _refusal_of(error: CarillonError) -> ProblemError | None:
     if isinstance(error, IdempotencyConflictError):
-        detail = "this Idempotency-Key was used for this task with other arguments; use a new key"
+        detail = f"this Idempotency-Key was used for this task with {OTHER_WORK}; use a new key"
         return ProblemError(KEY_REUSED, detail)
     if isinstance(error, SearchTooWideError):
         return invalid(Fault("query", str(error)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -25,7 +25,7 @@ from carillon.bounds import (
     When,
 )
 from carillon.errors import InvalidOptionError
-from carillon.ids import derived_id, new_id
+from carillon.ids import keyed_id, new_id
 from carillon.ledger.records import NewRun, Priority
 from carillon.options import after_of, priority_in, unique_of
 from carillon.shapes import faults_of
@@ -121,7 +121,8 @@ _OPTIONS: dict[str, Any] = {
         "format": "date-time",
     },
     "idempotency_key": {
-        "description": "As the header `Idempotency-Key`: the same key, task and arguments are one run.",
+        "description": "As the header `Idempotency-Key`: the same key, task and arguments are one run, if `after` (but "
+        "for its delay), `callback_url` and `unique.key` are the same too.",
         **_KEY,
     },
     "callback_url": {
@@ -238,11 +239,12 @@ def new_run(
     actor: str,
     key: str | None,
     traceparent: str | None,
-    place: Sequence[str] = (),
+    place: int | None = None,
 ) -> NewRun:
     """The run that a checked request asks for. One actor's key and task are always the same run.
 
-    `place` sets runs apart that share a key: those of one batch. Raises `ProblemError` for options that do not fit.
+    `place` sets runs apart that share a key: those of one batch, counted from 0. Raises `ProblemError` for options that
+    do not fit.
     """
     name = task["name"]
     policy = task["policy"]
@@ -250,7 +252,7 @@ def new_run(
     try:
         times = times_in(said, datetime.now(UTC))
         return NewRun(
-            id=new_id() if key is None else derived_id("key", actor, name, key, *place),
+            id=new_id() if key is None else keyed_id(name, key, actor=actor, place=place),
             domain=task["domain"],
             task=name,
             args=orjson.dumps(arguments).decode(),

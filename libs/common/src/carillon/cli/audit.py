@@ -13,9 +13,8 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from carillon.cli.asking import asking
-from carillon.cli.exits import FAILED, OK, complain, in_one_sentence
+from carillon.cli.exits import FAILED, OK, MistypedError, complain, in_one_sentence
 from carillon.cli.tables import print_table
-from carillon.errors import ConfigurationError, InvalidArgumentsError
 from carillon.ledger.audit import ACTIONS, MOST_ROWS, Audit, AuditSearch, Row
 from carillon.ledger.audit_chain import Link, canonical
 from carillon.ledger.typed import moment
@@ -87,7 +86,7 @@ async def _check(noted: Link | None) -> int:
 def _search(wanted: Wanted) -> AuditSearch:
     if wanted.action is not None and wanted.action not in ACTIONS:
         message = f"There is no action {wanted.action!r}; there are {', '.join(ACTIONS)}."
-        raise ConfigurationError(message)
+        raise MistypedError(message)
     return AuditSearch(
         actor=wanted.actor,
         action=wanted.action,
@@ -99,10 +98,7 @@ def _search(wanted: Wanted) -> AuditSearch:
 
 
 def _moment(word: str, typed: str | None) -> datetime | None:
-    try:
-        return None if typed is None else moment(word, typed)
-    except InvalidArgumentsError as error:
-        raise ConfigurationError(f"{error}.") from error
+    return None if typed is None else moment(word, typed)
 
 
 def _link(noted: str | None) -> Link | None:
@@ -111,5 +107,5 @@ def _link(noted: str | None) -> Link | None:
     match = NOTED.match(noted)
     if match is None:
         message = "--noted takes NUMBER:HASH, as `carillon audit verify` printed it."
-        raise ConfigurationError(message)
+        raise MistypedError(message)
     return Link(int(match[1]), match[2])

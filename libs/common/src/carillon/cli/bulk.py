@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from carillon.cli.exits import FAILED, OK, complain, in_one_sentence
+from carillon.cli.exits import FAILED, OK, MistypedError, complain, in_one_sentence
 from carillon.cli.gateway import Gateway
 from carillon.cli.settings import CommandSettings
 from carillon.cli.tables import print_table
-from carillon.errors import ConfigurationError, PlatformUnavailableError
+from carillon.errors import PlatformUnavailableError
 
 #: What is said of each act, before and afterwards.
 WORDS = {
@@ -42,7 +42,7 @@ def run(action: str, filters: Sequence[str], wishes: Mapping[str, Any], *, yes: 
 def _run(action: str, filters: Sequence[str], wishes: Mapping[str, Any], *, yes: bool) -> int:
     if action not in WORDS:
         message = f"There is no act {action!r}; there are {', '.join(WORDS)}."
-        raise ConfigurationError(message)
+        raise MistypedError(message)
     gateway, body = Gateway(CommandSettings()), {"action": action, "filters": filters_in(filters)}
     preview = asyncio.run(gateway.post("selections", body))
     done, more = WORDS[action]
@@ -94,18 +94,18 @@ def changed(told: Mapping[str, Any]) -> int:
 
 
 def filters_in(typed: Sequence[str]) -> dict[str, Any]:
-    """Filters that were typed as NAME=VALUE, as the gateway takes them; raises `ConfigurationError`."""
+    """Filters that were typed as NAME=VALUE, as the gateway takes them; raises `MistypedError`."""
     found: dict[str, Any] = {}
     for text in typed:
         name, equals, value = text.partition("=")
         if not name or not equals:
             message = f"{text!r} is no filter; write NAME=VALUE, such as task=reports.render_report or state=failed."
-            raise ConfigurationError(message)
+            raise MistypedError(message)
         if name in REPEATED:
             found.setdefault(name, []).append(value)
         elif name in found:
             message = f"The filter {name} may be given once."
-            raise ConfigurationError(message)
+            raise MistypedError(message)
         else:
             found[name] = _number(name, value) if name in NUMBERS else value
     return found
@@ -116,4 +116,4 @@ def _number(name: str, text: str) -> float:
         return float(text)
     except ValueError as error:
         message = f"{name} is a number of seconds, such as 1.5, not {text!r}."
-        raise ConfigurationError(message) from error
+        raise MistypedError(message) from error

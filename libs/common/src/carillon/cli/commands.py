@@ -16,6 +16,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="A platform for tasks and events: one service for each domain, a clock, and a keyboard.",
+    epilog="Ends with 0 when all is well, 2 when what was typed does not fit, 78 when a setting has to be changed, and "
+    "else 1.",
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from carillon.cli.exits import MistypedError
 from carillon.cli.settings import CommandSettings
 from carillon.cli.web import ask
 from carillon.errors import CarillonError, ConfigurationError, PlatformUnavailableError
@@ -13,6 +14,8 @@ from carillon.errors import CarillonError, ConfigurationError, PlatformUnavailab
 ANSWERED = range(200, 300)
 UNKNOWN_KEY = 401
 AWAY = 503
+#: The problem of a request that was read and does not fit; it was made of what was typed.
+MISFIT = "/docs#problem-invalid"
 
 
 class RefusedError(CarillonError):
@@ -33,8 +36,9 @@ class Gateway:
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """What a path below `/api/v1/` answers to a body, of which what is None is left out.
 
-        Raises `RefusedError` for what was refused, `ConfigurationError` for an unknown key, and
-        `PlatformUnavailableError` where nobody answers or the platform cannot do it right now.
+        Raises `RefusedError` for what was refused, `MistypedError` where that is because of what was typed,
+        `ConfigurationError` for an unknown key, and `PlatformUnavailableError` where nobody answers or the platform
+        cannot do it right now.
         """
         return await self._ask(path, {name: value for name, value in body.items() if value is not None})
 
@@ -47,8 +51,10 @@ class Gateway:
                 f"The gateway at {self.url} does not know this key; set CARILLON_KEY, or CARILLON_HOME to its folder."
             )
             raise ConfigurationError(message)
-        kind = PlatformUnavailableError if answer.status == AWAY else RefusedError
-        raise kind(f"The gateway refused: {answer.problem()}")
+        message = f"The gateway refused: {answer.problem()}"
+        if answer.status == AWAY:
+            raise PlatformUnavailableError(message)
+        raise MistypedError(message) if answer.problem_type() == MISFIT else RefusedError(message)
 
 
 def step(name: str) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from carillon.cli.asking import asking
 from carillon.cli.exits import FAILED, OK, complain, in_one_sentence
 from carillon.cli.tables import PLAIN_WIDTH, print_table, printable
-from carillon.errors import ConfigurationError, InvalidArgumentsError
+from carillon.cli.typed import run_id
 from carillon.ledger.history import History, Row
 from carillon.ledger.records import Priority
 from carillon.ledger.search import Search
@@ -38,7 +38,7 @@ def find(words: Mapping[str, Any], *, limit: int, as_json: bool) -> int:
 
 def show_one(run: str, *, as_json: bool) -> int:
     """Show all that is known of one run; 1 when nobody knows it."""
-    return in_one_sentence(lambda: asyncio.run(_show_one(_id(run), as_json=as_json)))
+    return in_one_sentence(lambda: asyncio.run(_show_one(run_id(run), as_json=as_json)))
 
 
 async def _find(search: Search, *, as_json: bool) -> int:
@@ -123,19 +123,7 @@ def _progress(kept: Mapping[str, Any] | None) -> str | None:
 
 
 def _search(words: Mapping[str, Any], limit: int) -> Search:
-    try:
-        return replace(typed_search(words), limit=limit)
-    except InvalidArgumentsError as error:
-        message = f"{error}."
-        raise ConfigurationError(message) from error
-
-
-def _id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError as error:
-        message = "This is no id of a run; ids look like 0198f0c1-0000-7000-8000-000000000000."
-        raise ConfigurationError(message) from error
+    return replace(typed_search(words), limit=limit)
 
 
 def _json(value: object) -> str:

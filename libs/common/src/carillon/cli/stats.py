@@ -13,7 +13,6 @@ import orjson
 from carillon.cli.asking import asking
 from carillon.cli.exits import OK, in_one_sentence
 from carillon.cli.tables import print_table
-from carillon.errors import ConfigurationError, InvalidArgumentsError
 from carillon.ledger.history import History
 from carillon.ledger.statistics import Numbers, Spread, Statistics, TaskNumbers, Window
 from carillon.ledger.typed import moment
@@ -70,10 +69,6 @@ def _spread(spread: Spread | None) -> list[str]:
 
 
 def _window(asked: Asked) -> Window:
-    try:
-        until = datetime.now(UTC) if asked.until is None else moment("until", asked.until)
-        since = until - timedelta(days=1) if asked.since is None else moment("since", asked.since)
-        return Window(since=since, until=until, task=asked.task, domain=asked.domain)
-    except InvalidArgumentsError as error:
-        message = f"{error}."
-        raise ConfigurationError(message) from error
+    until = datetime.now(UTC) if asked.until is None else moment("until", asked.until)
+    since = until - timedelta(days=1) if asked.since is None else moment("since", asked.since)
+    return Window(since=since, until=until, task=asked.task, domain=asked.domain)

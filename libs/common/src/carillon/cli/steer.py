@@ -11,11 +11,11 @@ from uuid import UUID
 import orjson
 
 from carillon.cli.bulk import act, changed
-from carillon.cli.exits import OK, in_one_sentence
+from carillon.cli.exits import OK, MistypedError, in_one_sentence
 from carillon.cli.gateway import Gateway, step
 from carillon.cli.settings import CommandSettings
 from carillon.cli.tables import print_table, printable
-from carillon.errors import ConfigurationError
+from carillon.cli.typed import json_object, run_id
 
 GROUP = ("fingerprint", "what", "count", "last_at", "error")
 #: Of an error, in a table.
@@ -30,7 +30,7 @@ def steer_run(word: str, run: str, reason: str | None) -> int:
 
 
 async def _steer_run(gateway: Gateway, word: str, run: str, reason: str | None) -> None:
-    answer = await gateway.post(f"runs/{step(run)}/{word}", {"reason": reason})
+    answer = await gateway.post(f"runs/{run_id(run)}/{word}", {"reason": reason})
     if word == "cancel" and answer["asked"]:
         say(f"{answer['cancelled']} ended; {answer['asked']} still execute and were asked to end.")
     elif word == "cancel":
@@ -44,7 +44,7 @@ def replay_run(run: str, args: str | None, reason: str | None) -> int:
 
     async def replay(gateway: Gateway) -> None:
         body = {"args": None if args is None else json_object(args, "--args"), "reason": reason}
-        answer = await gateway.post(f"runs/{step(run)}/replay", body)
+        answer = await gateway.post(f"runs/{run_id(run)}/replay", body)
         say(f"{run} runs again as {answer['run_id']}{'' if answer['created'] else ', which was there already'}.")
 
     return asked(replay)
@@ -163,7 +163,7 @@ async def _redeliver_group(
 ) -> None:
     if body is not None:
         message = f"--body mends one message; `carillon dead-letters show {fingerprint}` lists their ids."
-        raise ConfigurationError(message)
+        raise MistypedError(message)
     count, more, until = 0, True, None
     while more:
         wishes = {"limit": None if limit is None else limit - count, "until": until, "reason": reason}
@@ -180,19 +180,6 @@ def _is_id(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def json_object(text: str, where: str) -> dict[str, Any]:
-    """What was typed as a JSON object; raises `ConfigurationError`."""
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        message = f'{where} is no JSON ({error}); write an object such as \'{{"name": "value"}}\'.'
-        raise ConfigurationError(message) from error
-    if not isinstance(found, dict):
-        message = f'{where} has to be a JSON object, such as \'{{"name": "value"}}\'.'
-        raise ConfigurationError(message)
-    return found
 
 
 def asked(do: Callable[[Gateway], Awaitable[None]]) -> int:

@@ -10,12 +10,12 @@ from typing import Any
 
 import orjson
 
-from carillon.cli.exits import FAILED, OK, complain, in_one_sentence
+from carillon.cli.exits import FAILED, OK, MistypedError, complain, in_one_sentence
 from carillon.cli.gateway import Gateway, step
 from carillon.cli.settings import CommandSettings
-from carillon.cli.steer import json_object
 from carillon.cli.tables import printable
-from carillon.errors import ConfigurationError, PlatformUnavailableError
+from carillon.cli.typed import json_object
+from carillon.errors import PlatformUnavailableError
 
 #: Between two looks at a run; a gateway that is away meanwhile is asked again.
 LOOK_SECONDS = 0.25
@@ -72,7 +72,7 @@ def _told(run: Mapping[str, Any]) -> int:
 def options_of(
     typed: Mapping[str, Any], after: Mapping[str, Any], unique: Mapping[str, Any], *, by_args: bool = False
 ) -> dict[str, Any]:
-    """What was typed as the options of a submit; raises `ConfigurationError` for what says nothing alone.
+    """What was typed as the options of a submit; raises `MistypedError` for what says nothing alone.
 
     `by_args` says that the arguments are the unique key.
     """
@@ -81,22 +81,22 @@ def options_of(
         found["labels"] = labels_in(label)
     if by_args and unique["key"] is not None:
         message = "Give --unique or --unique-args: a key, or the arguments as the key."
-        raise ConfigurationError(message)
+        raise MistypedError(message)
     for name, needed, given, is_whole in (("after", "runs", after, False), ("unique", "key", unique, by_args)):
         said = {part: value for part, value in given.items() if value is not None}
         if said and not is_whole and needed not in said:
             word = "after-delay" if name == "after" and "delay" in said else next(iter(said)).replace("_", "-")
             message = f"--{word} says how; what it is about is missing: --{name}."
-            raise ConfigurationError(message)
+            raise MistypedError(message)
         if said or is_whole:
             found[name] = said
     return found
 
 
 def labels_in(typed: Sequence[str]) -> dict[str, str]:
-    """Labels that were typed as NAME:VALUE; raises `ConfigurationError`."""
+    """Labels that were typed as NAME:VALUE; raises `MistypedError`."""
     pairs = [text.partition(":") for text in typed]
     if any(not name or not colon for name, colon, _ in pairs):
         message = "A label is a name, a colon and a value, such as customer:17."
-        raise ConfigurationError(message)
+        raise MistypedError(message)
     return {name: value for name, _, value in pairs}

@@ -37,6 +37,11 @@ class Answer:
         told = self.json()
         return f"{(told.get('detail') if isinstance(told, dict) else None) or 'no reason given'} (HTTP {self.status})"
 
+    def problem_type(self) -> str | None:
+        """Which kind of problem it is, where the gateway says so."""
+        told = self.json()
+        return told.get("type") if isinstance(told, dict) else None
+
 
 async def ask(
     url: str, *, key: str | None = None, body: object = None, content_type: str = "application/json"

@@ -87,6 +87,7 @@ def _rare(run: NewRun) -> str | None:
         "deadline_at": run.deadline_at,
         "callback_url": run.callback_url,
         "replay_of": run.replay_of,
+        "covered": run.covered,
     }
     # The ids that asyncpg reads are of a type of its own.
     return orjson.dumps({name: value for name, value in given.items() if value is not None}, default=str).decode()

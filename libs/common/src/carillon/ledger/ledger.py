@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from carillon.errors import IdempotencyConflictError, PlatformUnavailableError
+from carillon.errors import OTHER_WORK, IdempotencyConflictError, PlatformUnavailableError
 from carillon.ledger import days
 from carillon.ledger.admission import Admission
 from carillon.ledger.arrays import end_arrays, event_arrays, retry_arrays, run_arrays
@@ -55,6 +55,12 @@ class Ended(NamedTuple):
 
     moved: int
     awaited: Sequence[UUID] = ()
+
+
+def other_work(run: NewRun) -> IdempotencyConflictError:
+    """The error for a run whose idempotency key was used before for something else."""
+    message = f"{run.idempotency_key!r} was used before for {run.task} with {OTHER_WORK}; use a new key"
+    return IdempotencyConflictError(message)
 
 
 async def _nobody_to_call(_: object, __: object) -> Callable[[], Awaitable[None]]:
@@ -173,16 +179,15 @@ class Ledger:
             elif same.get(run.id, True):
                 outcomes.append(Submitted(run.id, created=False))
             else:
-                message = f"{run.idempotency_key!r} was used before for {run.task} with other arguments; use a new key"
-                outcomes.append(IdempotencyConflictError(message))
+                outcomes.append(other_work(run))
         return outcomes
 
     async def same_work(
         self, met: Sequence[NewRun], connection: Connection | asyncpg.Pool[asyncpg.Record] | None = None
     ) -> dict[UUID, bool]:
-        """Of runs whose id was accepted before: whether it was the same task with the same arguments."""
-        ids, tasks, args = [r.id for r in met], [r.task for r in met], [r.args for r in met]
-        rows = await (connection or self.pool).fetch(accept.SAME_WORK, ids, tasks, args)
+        """Of runs whose id was accepted before: whether it was the same task, arguments, and what else is covered."""
+        parts = zip(*((run.id, run.task, run.args, run.covered) for run in met), strict=True)
+        rows = await (connection or self.pool).fetch(accept.SAME_WORK, *map(list, parts))
         return {row["id"]: row["same"] for row in rows}
 
     async def outcome(self, run: UUID) -> Mapping[str, Any] | None:

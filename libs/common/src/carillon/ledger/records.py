@@ -159,6 +159,25 @@ class NewRun:
         """Whether other runs decide about it, so that it is accepted in a transaction that looks at them."""
         return self.unique is not None or self.after is not None
 
+    @property
+    def covered(self) -> str | None:
+        """What an idempotency key covers beside task and arguments, as a SHA-256 in hex; None where there is nothing.
+
+        That is what changes what the run does, or whom it tells: the runs it comes after, with `when` and `otherwise`;
+        `callback_url`; and a unique key of its own, whether the submit or the task's owner says it. Left out are times,
+        priority and labels, which decide when and how it is found: who submits again may well say "in an hour" of
+        another moment. A unique key that comes from the arguments is covered by them.
+        """
+        given: dict[str, object] = {}
+        if self.after is not None:
+            needs = sorted({str(one) for one in self.after.runs})
+            given["after"] = {"runs": needs, "when": self.after.when, "otherwise": self.after.otherwise}
+        if self.callback_url is not None:
+            given["callback_url"] = self.callback_url
+        if self.unique is not None and self.unique.key is not None:
+            given["unique"] = self.unique.key
+        return sha256(orjson.dumps(given, option=orjson.OPT_SORT_KEYS)).hexdigest() if given else None
+
 
 @dataclass(frozen=True, slots=True)
 class Submitted:

@@ -120,7 +120,8 @@ causes = Table(
     "causes",
     metadata,
     Column("id", UUID(as_uuid=True), primary_key=True),
-    # SHA-256 over task, line feed and arguments as PostgreSQL writes them.
+    # SHA-256 over task, line feed and arguments as PostgreSQL writes them; then, of a run that has any of it, a line
+    # feed and `NewRun.covered`.
     Column("digest", LargeBinary, nullable=False),
     _when("accepted_at", nullable=False),
     Index("ix_causes_accepted", "accepted_at"),

@@ -16,7 +16,7 @@ from taskiq.utils import maybe_awaitable
 from carillon import clock, options
 from carillon.bounds import check_own_labels
 from carillon.errors import InvalidArgumentsError
-from carillon.ids import derived_id, new_id
+from carillon.ids import keyed_id, new_id
 from carillon.jsonb import holds_nul, loses_numbers
 from carillon.ledger.records import NewRun
 from carillon.middleware.tracing import LABEL
@@ -86,13 +86,17 @@ class CarillonBroker(AsyncBroker):
         submitted = await self.platform.submit(self._new_run(message.source))
         message.source.task_id = str(submitted.id)
 
-    async def kick_many(self, task: Task[..., Any], calls: Sequence[Mapping[str, Any]]) -> list[str]:
+    async def kick_many(
+        self, task: Task[..., Any], calls: Sequence[Mapping[str, Any]], labels: Mapping[str, Any], *, first: int
+    ) -> list[str]:
         """Accept a run for each call, by the names of its arguments, and give back their ids, in order.
 
-        When this returns they are durable; raises what `Platform.submit_many` raises.
+        `labels` are on each of them, beside the task's own. `first` is the place of the first among all the calls that
+        share an idempotency key. When this returns they are durable; raises what `Platform.submit_many` raises.
         """
-        messages = [await self._before_sending(task, arguments) for arguments in calls]
-        accepted = await self.platform.submit_many([self._new_run(message) for message in messages])
+        messages = [await self._before_sending(task, arguments, labels) for arguments in calls]
+        runs = [self._new_run(message, place=first + at) for at, message in enumerate(messages)]
+        accepted = await self.platform.submit_many(runs)
         for submitted, message in zip(accepted, messages, strict=True):
             message.task_id = str(submitted.id)
             for middleware in reversed(self.middlewares):
@@ -100,11 +104,13 @@ class CarillonBroker(AsyncBroker):
                     await maybe_awaitable(middleware.post_send(message))
         return [message.task_id for message in messages]
 
-    async def _before_sending(self, task: Task[..., Any], arguments: Mapping[str, Any]) -> TaskiqMessage:
+    async def _before_sending(
+        self, task: Task[..., Any], arguments: Mapping[str, Any], labels: Mapping[str, Any]
+    ) -> TaskiqMessage:
         message = TaskiqMessage(
             task_id=self.id_generator(),
             task_name=task.task_name,
-            labels=dict(task.labels),
+            labels={**task.labels, **labels},
             labels_types=None,
             args=[],
             kwargs=dict(arguments),
@@ -114,7 +120,7 @@ class CarillonBroker(AsyncBroker):
                 message = await maybe_awaitable(middleware.pre_send(message))
         return message
 
-    def _new_run(self, source: TaskiqMessage) -> NewRun:
+    def _new_run(self, source: TaskiqMessage, *, place: int | None = None) -> NewRun:
         task = self.local_task_registry.get(source.task_name)
         arguments = task.bind(source.args, source.kwargs) if isinstance(task, Task) else _named(source)
         labels, own = source.labels, options.own_labels(source.labels)
@@ -124,7 +130,7 @@ class CarillonBroker(AsyncBroker):
             check_own_labels(own)
         key, times, parent = options.key_in(labels), times_in(labels, clock.now()), current_run.get()
         return NewRun(
-            id=UUID(source.task_id) if key is None else derived_id("key", source.task_name, key),
+            id=UUID(source.task_id) if key is None else keyed_id(source.task_name, key, place=place),
             domain=source.task_name.partition(".")[0],
             task=source.task_name,
             args=json_args(arguments),

@@ -136,7 +136,7 @@ def _run_of(request: Asked, task: Row | None, entry: Row, key: str | None, index
         actor=actor_of(request),
         key=key if own is None else own,
         traceparent=current_traceparent(),
-        place=() if own is not None else (str(index),),
+        place=None if own is not None else index,
     )
     if len(run.args.encode()) > MOST_ARGS_BYTES:
         detail = f"may have {MOST_ARGS_BYTES} bytes; keep larger data in storage and send its key"
@@ -154,7 +154,7 @@ def _taken(error: UniqueConflictError, faults: Sequence[Fault] = ()) -> ProblemE
 
 def _reused(error: IdempotencyConflictError) -> ProblemError:
     return ProblemError(
-        KEY_REUSED, f"{error}", faults=_at(error.positions, "has a key that was used with other arguments")
+        KEY_REUSED, f"{error}", faults=_at(error.positions, "has a key that was used for something else")
     )
 
 

@@ -118,7 +118,8 @@ RESULT = "/api/v1/runs/{id}/result"
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "The same key, task and arguments are one run, however often they are sent. Other arguments: 422.",
+    "description": "The same key, task and arguments are one run, however often they are sent. Other arguments, or "
+    "another `after`, `callback_url` or `unique.key`: 422. Times, priority and labels may differ; the first ones hold.",
     "schema": {"type": "string", "minLength": 1, "maxLength": MOST_KEY, "pattern": "^[ -~]+$"},
 }
 _PROBLEM: dict[str, Any] = {

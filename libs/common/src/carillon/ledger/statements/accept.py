@@ -20,7 +20,8 @@ _NEW_RUN = {
     "cause": "text",
     "actor": "text",
     "traceparent": "text",
-    # What few runs have: state, deadline_at, callback_url, unique_key, replay_of, after; one JSON object, or null.
+    # What few runs have: state, deadline_at, callback_url, unique_key, replay_of, after, covered; one JSON object, or
+    # null.
     "rare": "text",
 }
 _NEW_EVENT = {
@@ -45,11 +46,17 @@ _RUN_COLUMNS = """
     id, domain, task, state, args, labels, priority, run_at, expires_at, deadline_at, dispatched_at, gate, gated,
     idempotency_key, unique_key, parent_id, event_id, cause, replay_of, after, awaited, callback_url, actor, traceparent
 """
-_DIGEST = r"sha256(convert_to(n.task || E'\n' || (n.args::jsonb)::text, 'UTF8'))"
 #: Bytes of a limit's key that fit into its index; of a longer one the beginning is kept, and its MD5.
 MOST_GATE_BYTES = 200
 #: Whether an id came from its cause: those of everybody else are of version 7, which no two submits share.
 _DERIVED = "get_byte(uuid_send(n.id), 6) >> 4 <> 7"
+
+
+def _digest(covered: str) -> str:
+    """What a derived id stands for; where nothing else is covered it is of the task and the arguments alone."""
+    return rf"""
+        sha256(convert_to(n.task || E'\n' || (n.args::jsonb)::text || coalesce(E'\n' || ({covered}), ''), 'UTF8'))
+    """
 
 
 def _arrays(kinds: dict[str, str], first: int) -> str:
@@ -66,7 +73,7 @@ def accepting(first: int, *, only: str = "true") -> str:
     return f"""
 fresh as (
     insert into carillon.causes (id, digest)
-    select n.id, {_DIGEST} from {_arrays(_NEW_RUN, first)} where {_DERIVED} and ({only})
+    select n.id, {_digest("n.rare::jsonb->>'covered'")} from {_arrays(_NEW_RUN, first)} where {_DERIVED} and ({only})
     on conflict (id) do nothing
     returning id
 ), accepted as (
@@ -111,8 +118,8 @@ select id, dispatched_at is not null as given from accepted cross join (select c
 
 #: For submits that met an id that exists: is it the same work?
 SAME_WORK = f"""
-select n.id, coalesce(c.digest = {_DIGEST}, r.task = n.task and r.args = n.args::jsonb) as same
-from unnest($1::uuid[], $2::text[], $3::text[]) as n(id, task, args)
+select n.id, coalesce(c.digest = {_digest("n.covered")}, r.task = n.task and r.args = n.args::jsonb) as same
+from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) as n(id, task, args, covered)
 left join carillon.causes c on c.id = n.id
 left join carillon.runs_live r on r.id = n.id
 where c.id is not null or r.id is not null

@@ -12,15 +12,25 @@ from uuid import UUID
 import orjson
 
 from carillon import clock
-from carillon.errors import IdempotencyConflictError
 from carillon.ledger.followups import CallBack
-from carillon.ledger.ledger import End, Ended, Ledger
+from carillon.ledger.ledger import End, Ended, Ledger, other_work
 from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun, Submitted, cause_of
 from carillon.testing.memory.admission import MemoryAdmission
 from carillon.testing.memory.conditions import MemoryConditions, MemoryFollowups
 from carillon.testing.memory.counts import charge, openings
 from carillon.testing.memory.steering import MemoryReplays, MemorySteering
-from carillon.testing.memory.store import READY, Row, Store, as_kept, check_kept, copied, event_row, refuse, work_of
+from carillon.testing.memory.store import (
+    READY,
+    Row,
+    Store,
+    as_kept,
+    check_kept,
+    copied,
+    event_row,
+    refuse,
+    same_work,
+    work_of,
+)
 
 #: What new ids are; those of another version derive from their cause.
 TIME_ORDERED = 7
@@ -77,17 +87,16 @@ class MemoryLedger(Ledger):
                 store.causes[run.id] = work_of(run)
             row = store.add(run, given=given)
             return Submitted(run.id, created=True, given=row["dispatched_at"] is not None)
-        if known == work_of(run):
+        if same_work(known, run):
             return Submitted(run.id, created=False)
-        message = f"{run.idempotency_key!r} was used before for {run.task} with other arguments; use a new key"
-        return IdempotencyConflictError(message)
+        return other_work(run)
 
     async def same_work(self, met: Sequence[NewRun], connection: object = None) -> dict[UUID, bool]:  # noqa: ARG002
-        """Of runs whose id was accepted before: whether it was the same task with the same arguments."""
+        """Of runs whose id was accepted before: whether it was the same task, arguments, and what else is covered."""
         known = [(run, self._work(run.id)) for run in met]
-        return {run.id: work == work_of(run) for run, work in known if work is not None}
+        return {run.id: same_work(work, run) for run, work in known if work is not None}
 
-    def _work(self, run: UUID) -> tuple[str, bytes] | None:
+    def _work(self, run: UUID) -> tuple[str | bytes | None, ...] | None:
         """What a run does whose id was accepted before."""
         row = self.store.live.get(run)
         if row is None or run in self.store.causes:

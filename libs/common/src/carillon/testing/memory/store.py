@@ -57,8 +57,8 @@ class Store:
         self.accepted: list[UUID] = []
         #: Attempts that did not end their run, by run.
         self.attempts: dict[UUID, list[Row]] = {}
-        #: By an id that derives from its cause: task and arguments.
-        self.causes: dict[UUID, tuple[str, bytes]] = {}
+        #: By an id that derives from its cause: task, arguments and what else is covered.
+        self.causes: dict[UUID, tuple[str, bytes, str | None]] = {}
         #: By the run that waits: how each run ended that it needs, None until then.
         self.needs: dict[UUID, dict[UUID, str | None]] = {}
         self.events: dict[UUID, Row] = {}
@@ -197,9 +197,14 @@ def check_kept(run: NewRun) -> None:
         raise asyncpg.DataError(message)
 
 
-def work_of(run: NewRun) -> tuple[str, bytes]:
-    """What makes two runs of one id the same: their task, and their arguments however they are spelled."""
-    return run.task, orjson.dumps(orjson.loads(run.args), option=orjson.OPT_SORT_KEYS)
+def work_of(run: NewRun) -> tuple[str, bytes, str | None]:
+    """What makes two runs of one id the same: their task, arguments however they are spelled, and what is covered."""
+    return run.task, orjson.dumps(orjson.loads(run.args), option=orjson.OPT_SORT_KEYS), run.covered
+
+
+def same_work(known: tuple[str | bytes | None, ...], run: NewRun) -> bool:
+    """Whether a run does what is known of an earlier one; of one that lives and has no cause the rest is not known."""
+    return known == work_of(run)[: len(known)]
 
 
 def same_json(one: object, other: object) -> bool:
