@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable
@@ -13,7 +14,7 @@ from uuid import UUID
 import obstore
 import pytest
 from obstore.store import MemoryStore
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from redis.asyncio import Redis
 from taskiq.exceptions import ResultGetError
 
@@ -38,6 +39,18 @@ tasks = Tasks("press")
 async def press(size: int) -> dict[str, Any]:
     """Return something large. Safe to run twice: it only returns."""
     return {"text": "é" * (size // 2)}
+
+
+class Page(BaseModel):
+    number: int
+    at: datetime
+
+
+@tasks.task()
+async def describe() -> dict[str, Any]:
+    """Return what JSON has no word for. Safe to run twice: it only returns."""
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    return {"at": noon, "page": Page(number=3, at=noon), "by number": {1: "one"}, "id": UUID(int=7)}
 
 
 def service(platform: Platform) -> Service:
@@ -211,6 +224,23 @@ async def test_results_survive_a_redis_that_is_emptied_and_one_that_is_gone(plat
     assert 0 < seconds <= 3600
     assert {len(found.return_value["text"]) for found in (fresh, unreadable, emptied, gone)} == {5}
     assert (len(large.return_value["text"]), len(second.return_value["text"])) == (LARGE // 2, 6)
+
+
+@pytest.mark.real("Redis")
+async def test_a_result_is_the_same_from_redis_and_from_the_ledger(platform, valkey):
+    update = {"task_result_backend": "redis", "redis_url": SecretStr(valkey.url)}
+    chosen = platform.settings.model_copy(update=update)
+    async with running(Service(name="press", settings=chosen, tasks=tasks), platform):
+        async with carillon.connect(tasks, settings=chosen):
+            task = await describe.kiq()
+            fresh = await task.wait_result(timeout=10, check_interval=0.02)
+            names = await eventually(lambda: keys_of(valkey.url))
+        async with Redis.from_url(valkey.url) as client:
+            kept = json.loads(await client.get(names[0]))
+    row = await row_of(platform, task)
+
+    assert fresh.return_value == row["result"] == kept["return_value"]
+    assert row["result"]["page"]["number"] == 3
 
 
 @pytest.mark.real("Redis")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import orjson
 import structlog
 from redis.exceptions import RedisError
 from taskiq import TaskiqResult
@@ -60,7 +61,9 @@ class RedisResults(Results):
         """Put the result of an ended run into Redis; without Redis, and when it is large, it is only elsewhere."""
         if not execution.verdict.state.is_terminal or result.is_err or execution.is_stored:
             return
-        await self._ask(lambda: self._redis.set_result(task_id, result))
+        # What the ledger has, so that a result is the same from either: pydantic would write a datetime otherwise.
+        kept = result.model_copy(update={"return_value": orjson.loads(execution.result or "null")})
+        await self._ask(lambda: self._redis.set_result(task_id, kept))
 
     async def is_result_ready(self, task_id: str) -> bool:
         """Whether the run has ended."""
