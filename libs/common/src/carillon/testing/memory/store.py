@@ -85,8 +85,11 @@ class Store:
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
-        """What is written within is undone when it raises."""
-        before = deepcopy((self.live, self.ended, self.accepted, self.causes, self.needs))
+        """What a submit writes within is undone when it raises."""
+        # Of rows only the values of columns change, and of what has ended none.
+        live = {run: dict(row) for run, row in self.live.items()}
+        needs = {run: dict(ends) for run, ends in self.needs.items()}
+        before = live, dict(self.ended), list(self.accepted), dict(self.causes), needs
         try:
             yield
         except BaseException:
