@@ -130,7 +130,17 @@ async def test_a_run_goes_on_as_its_policy_says_when_one_need_succeeds_and_one_f
 
     assert (waits, row["state"]) == ("pending", state)
     if state == "cancelled":
-        assert f"it needed the run {held[1]}, which failed" in row["error"]["message"]
+        assert row["error"]["message"] == f"it needed the run {held[1]}, which failed"
+
+
+async def test_who_needed_what_was_cancelled_is_told_so(platform):
+    need = await submit(platform, run_at=in_an_hour())
+    run = await submit(platform, after=After(runs=[need.id]))
+
+    await get_operator(platform).cancel(need.id)
+
+    row = await ended(platform, run.id)
+    assert row["error"] == {"type": "NeedFailed", "message": f"it needed the run {need.id}, which was cancelled"}
 
 
 async def test_a_chain_of_needs_falls_or_goes_on_together(platform, shop):

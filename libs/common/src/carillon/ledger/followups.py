@@ -45,7 +45,8 @@ LOCK = "select id from carillon.runs_live where id = any($1::uuid[]) and state =
 PENDING = """
 select r.id, r.after, count(*) as needs, count(n.outcome) as ended,
        count(*) filter (where n.outcome in ('completed', 'partial')) as good,
-       min(n.on_id::text) filter (where n.outcome not in ('completed', 'partial')) as first_bad
+       min(n.on_id || case n.outcome when 'cancelled' then ', which was cancelled' else ', which failed' end)
+           filter (where n.outcome not in ('completed', 'partial')) as first_bad
 from carillon.runs_live r join carillon.needs n on n.run_id = r.id
 where r.id = any($1::uuid[]) and r.state = 'pending' group by r.id, r.after
 """
@@ -67,7 +68,7 @@ gone as (
     bury(
         "gone",
         state="'cancelled'",
-        error="jsonb_build_object('type', 'NeedFailed', 'message', 'it needed the run ' || g.bad || ', which failed')",
+        error="jsonb_build_object('type', 'NeedFailed', 'message', 'it needed the run ' || g.bad)",
     )
 })
 select id, awaited from gone

@@ -162,7 +162,8 @@ def resolve(store: Store, pending: Sequence[UUID]) -> list[UUID]:
             row |= {"state": "queued", "after": met, "run_at": max(row["run_at"], clock.now() + delay)}
             store.wake_for(row)
         elif goes is False:
-            message = f"it needed the run {min(bad)}, which failed"
+            first = min(bad)
+            message = f"it needed the run {first}, which {'was cancelled' if bad[first] == 'cancelled' else 'failed'}"
             store.bury(row, "cancelled", error={"type": "NeedFailed", "message": message})
             gone += [run] if row["awaited"] else []
     return gone
