@@ -17,14 +17,16 @@ FIRST, SECOND = "01900000-0000-7000-8000-000000000001", "01900000-0000-7000-8000
 WORKER = "01900000-0000-7000-8000-00000000000a"
 ROWS = f"""
 insert into carillon.runs (id, ended_on, domain, task, state, args, labels, created_at, started_at, finished_at,
-    worker_id, error, attempt, progress, gate, gated)
+    worker_id, error, attempt, progress, gate, gated, unique_key, after, callback_url)
 values
     ('{FIRST}', '2026-03-01', 'shop', 'shop.pack', 'failed', '{{"order": 17}}', '{{"customer": "7"}}',
      '2026-03-01T12:00Z', '2026-03-01T12:00Z', '2026-03-01T12:00:02.5Z', '{WORKER}',
-     '{{"type": "ValueError", "message": "\\u001b[31mno paper\\nleft"}}', 2, '{{"fraction": 0.5, "stage": "print"}}',
-     null, false),
+     '{{"type": "ValueError", "message": "\\u001b[31mno paper\\nleft"}}', 2,
+     '{{"fraction": 0.5, "stage": "print", "beat_at": "2026-03-01T12:00:02Z"}}',
+     null, false, null, null, null),
     ('{SECOND}', 'infinity', 'shop', 'shop.add', 'queued', '{{}}', '{{}}', '2026-03-01T13:00Z', null, null, null,
-     null, 1, null, '', true)
+     null, 1, null, '', true, 'basket', '{{"when": "ended", "otherwise": "cancel", "delay_seconds": 90}}',
+     'https://shop.example/told?token=sesame')
 """
 TRY = f"""
 insert into carillon.attempts (run_id, attempt, ended_on, outcome, started_at, finished_at, error)
@@ -32,11 +34,15 @@ values ('{FIRST}', 1, '2026-03-01', 'retried', '2026-03-01T11:59Z', '2026-03-01T
 """
 
 
+NEED = f"insert into carillon.needs (run_id, on_id, outcome) values ('{SECOND}', '{FIRST}', 'failed')"
+
+
 async def prepare(url: str) -> None:
     await migrate(url, "carillon.ledger.migrations")
     connection = await asyncpg.connect(url, timeout=5)
     await connection.execute(ROWS)
     await connection.execute(TRY)
+    await connection.execute(NEED)
     await connection.close()
 
 
@@ -93,6 +99,22 @@ def test_what_a_run_waits_for_is_told(asked) -> None:
 
     assert shown.returncode == 0, shown.stderr
     assert "waits for        its turn at the limits of shop.add" in shown.stdout
+
+
+def test_when_a_run_goes_on_what_keeps_others_out_and_whom_it_calls_back_are_told(asked) -> None:
+    shown, as_json = asked("runs", "show", SECOND), asked("runs", "show", SECOND, "--json")
+    ended = asked("runs", "show", FIRST)
+
+    told = json.loads(as_json.stdout)
+    assert "After others: goes on when all of them ended, however, 90 s later, else is cancelled\n" in shown.stdout
+    assert [line.split() for line in shown.stdout.splitlines() if line.startswith(FIRST)] == [
+        [FIRST, "shop.pack", "failed", "failed"]
+    ]
+    assert "calls back       https://shop.example\n" in shown.stdout
+    assert "unique_key       basket\n" in shown.stdout
+    assert (told["callback_origin"], [need["id"] for need in told["needs"]]) == ("https://shop.example", [FIRST])
+    assert "sesame" not in shown.stdout + as_json.stdout
+    assert "beat_at          2026-03-01 12:00:02\n" in ended.stdout
 
 
 def test_statistics_have_a_line_for_each_task(asked) -> None:
