@@ -159,6 +159,15 @@ async def test_a_run_says_which_limit_it_waits_for(visit, gateway, gate):
     await expect(state(page)).to_have_text("completed")
 
 
+async def test_the_status_page_tells_the_limits_of_a_domain_and_its_tasks(visit):
+    page = await visit.open()
+    domains = card(page, "Domains")
+
+    await domains.get_by_text("Limits").click()
+
+    await expect(domains).to_contain_text("bells.tollat most 1 at once")
+
+
 @pytest.mark.usefixtures("released")
 async def test_a_paused_domain_says_who_and_why_and_is_resumed(operator, gateway):
     page = await operator.open()
