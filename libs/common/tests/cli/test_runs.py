@@ -29,8 +29,25 @@ values
      'https://shop.example/told?token=sesame')
 """
 TRY = f"""
-insert into carillon.attempts (run_id, attempt, ended_on, outcome, started_at, finished_at, error)
-values ('{FIRST}', 1, '2026-03-01', 'retried', '2026-03-01T11:59Z', '2026-03-01T11:59:01Z', '{{"message": "busy"}}')
+insert into carillon.attempts (run_id, attempt, ended_on, outcome, started_at, finished_at, error, log)
+values ('{FIRST}', 1, '2026-03-01', 'retried', '2026-03-01T11:59Z', '2026-03-01T11:59:01Z', '{{"message": "busy"}}',
+    E'first word\\n\\x1b[31mlast word')
+"""
+#: A run of which four attempts ended, each with a log, and the last one with a long traceback.
+TRIED = "01900000-0000-7000-8000-000000000004"
+MANY = f"""
+insert into carillon.runs (id, ended_on, domain, task, state, args, created_at, started_at, finished_at, worker_id,
+    attempt, log, error)
+select '{TRIED}', '2026-02-01', 'shop', 'shop.fold', 'failed', '{{}}', '2026-02-01T12:00Z', '2026-02-01T12:00Z',
+    '2026-02-01T12:01Z', '{WORKER}', 4, 'log 4',
+    jsonb_build_object('type', 'ValueError', 'message', 'torn', 'traceback', string_agg(
+        '    frame ' || n || chr(9) || 'x' || chr(27), chr(10) order by n))
+from generate_series(1, 45) n
+"""
+EARLIER = f"""
+insert into carillon.attempts (run_id, attempt, ended_on, outcome, started_at, finished_at, log)
+select '{TRIED}', n, '2026-02-01', 'retried', '2026-02-01T11:00Z', '2026-02-01T11:01Z', 'log ' || n
+from generate_series(1, 3) n
 """
 
 
@@ -42,7 +59,8 @@ async def prepare(url: str) -> None:
     connection = await asyncpg.connect(url, timeout=5)
     await connection.execute(ROWS)
     await connection.execute(TRY)
-    await connection.execute(NEED)
+    for statement in (NEED, MANY, EARLIER):
+        await connection.execute(statement)
     await connection.close()
 
 
@@ -61,7 +79,7 @@ def asked(place, url: str) -> Asked:
 def test_runs_are_a_table_newest_first(asked) -> None:
     shown = asked("runs")
 
-    heading, newest, before = shown.stdout.splitlines()
+    heading, newest, before, *_ = shown.stdout.splitlines()
     assert shown.returncode == 0, shown.stderr
     assert heading.split() == ["id", "task", "state", "attempt", "created_at", "seconds", "labels", "error"]
     assert newest.split()[:3] == [SECOND, "shop.add", "queued"]
@@ -92,6 +110,31 @@ def test_one_run_is_shown_with_its_attempts(asked) -> None:
     assert "attempt 1 failed, and is tried again: busy" in shown.stdout
     assert [change["state"] for change in json.loads(as_json.stdout)["history"]][-1] == "failed"
     assert [attempt["outcome"] for attempt in json.loads(as_json.stdout)["attempts"]] == ["retried", "failed"]
+
+
+def test_an_attempt_tells_what_it_logged_and_nothing_that_a_terminal_would_obey(asked) -> None:
+    shown = asked("runs", "show", FIRST)
+
+    assert "\nLog of attempt 1\n  first word\n  \ufffd[31mlast word\n" in shown.stdout
+    assert "Traceback" not in shown.stdout
+
+
+def test_of_a_long_traceback_and_of_many_attempts_the_last_are_told_and_said_to_be(asked) -> None:
+    shown, as_json = asked("runs", "show", TRIED), asked("runs", "show", TRIED, "--json")
+
+    text = shown.stdout
+    assert shown.returncode == 0, shown.stderr
+    assert "\nTraceback of attempt 4, the last 30 of 45 lines; --json has all\n      frame 16    x\ufffd\n" in text
+    assert "      frame 45    x\ufffd\n\nLog of attempt 4\n  log 4\n" in text
+    assert "frame 15" not in text
+    assert [f"Log of attempt {number}\n" in text for number in (1, 2, 3)] == [False, True, True]
+    assert "Tracebacks and logs are those of the last 3 attempts; --json has them all." in text
+    assert [attempt["log"] for attempt in json.loads(as_json.stdout)["attempts"]] == [
+        "log 1",
+        "log 2",
+        "log 3",
+        "log 4",
+    ]
 
 
 def test_what_a_run_waits_for_is_told(asked) -> None:

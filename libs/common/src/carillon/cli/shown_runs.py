@@ -15,6 +15,7 @@ from rich.console import Console
 from carillon.callbacks import origin_of
 from carillon.cli.asking import asking
 from carillon.cli.exits import FAILED, OK, complain, in_one_sentence
+from carillon.cli.shown_attempts import cells, print_attempts
 from carillon.cli.tables import PLAIN_WIDTH, print_table, printable
 from carillon.cli.typed import run_id
 from carillon.ledger.history import History, Row
@@ -76,7 +77,7 @@ async def _show_one(run: UUID, *, as_json: bool) -> int:
     else:
         _print_details(row)
         _print_needs(row["after"], needs)
-        _print_attempts(attempts)
+        print_attempts(attempts)
         sys.stdout.write("\nHistory\n")
         print_table(("at", "state", "by", "what"), (astuple(change) for change in changes), "")
     return OK
@@ -120,25 +121,9 @@ def _print_needs(after: Mapping[str, Any] | None, needs: Sequence[Row]) -> None:
     print_table(columns, ([need[name] for name in columns] for need in needs), "They are not kept any more.")
 
 
-def _print_attempts(attempts: Sequence[Row]) -> None:
-    if attempts:
-        sys.stdout.write("\nAttempts\n")
-        columns = ("attempt", "outcome", "started_at", "seconds", "worker_id")
-        print_table(
-            (*columns, "error"), ([*_cells(columns, a), (a["error"] or {}).get("message")] for a in attempts), ""
-        )
-
-
 def _line(row: Row) -> list[object]:
     labels = " ".join(f"{name}:{value}" for name, value in row["labels"].items())
-    return [*_cells(COLUMNS[:-2], row), labels, (row["error"] or "")[:120]]
-
-
-def _cells(columns: Sequence[str], row: Row) -> list[object]:
-    cells = {**row, "seconds": None}
-    if row["started_at"] is not None and row["finished_at"] is not None:
-        cells["seconds"] = f"{(row['finished_at'] - row['started_at']).total_seconds():.2f}"
-    return [cells[name] for name in columns]
+    return [*cells(COLUMNS[:-2], row), labels, (row["error"] or "")[:120]]
 
 
 def _result(row: Row) -> str:
