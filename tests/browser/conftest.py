@@ -85,6 +85,7 @@ async def wind(clock: str, *, run: Run, gate: Gate) -> str:
 
     Safe to run twice: it only waits.
     """
+    run.beat()
     while (turn := await gate.turns.get()) < 1:
         run.progress(turn, stage="winding", message=f"the spring of {clock}")
         run.keep({"turned": turn})

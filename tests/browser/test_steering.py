@@ -119,6 +119,36 @@ async def test_a_waiting_run_is_paused_and_goes_on(operator, gateway):
     assert (await gateway.get(f"/api/v1/runs/{run}"))["status"] == "queued"
 
 
+async def test_a_run_that_comes_after_others_says_when_it_goes_on_and_whom_it_calls_back(visit, gateway):
+    first = await gateway.submit("bells.ring", args={"bell": "small"}, delay=3600)
+    run = await gateway.submit(
+        "bells.ring",
+        args={"bell": "great"},
+        after={"runs": [first], "otherwise": "run", "delay": 90},
+        unique={"key": "peal of noon"},
+        callback_url="https://example.org/told?token=sesame",
+    )
+
+    page = await visit.open(f"/runs/{run}")
+
+    after, facts = card(page, "After"), card(page, "Facts")
+    await expect(after).to_contain_text("goes on when all of them completed, 1 min 30 s later")
+    await expect(after).to_contain_text("else it goes on when all of them ended")
+    await expect(after.get_by_role("link", name="bells.ring")).to_have_attribute("href", f"/runs/{first}")
+    await expect(facts).to_contain_text("Calls backhttps://example.org")
+    assert "sesame" not in await page.content()
+    await facts.get_by_role("link", name="peal of noon").click()
+    await expect(page.get_by_role("link", name="bells.ring")).to_have_count(1)
+
+
+async def test_a_run_that_executes_says_when_it_was_last_heard_of(visit, winding):
+    page = await visit.open(f"/runs/{winding}")
+
+    await expect(card(page, "Facts")).to_contain_text(re.compile(r"Last beat(now|\d+ s ago)"))
+    await expect(card(page, "Facts")).to_contain_text(re.compile(r"Worker heard(now|\d+ s ago)"))
+    await expect(card(page, "Progress")).to_contain_text("It has not reported how far it is.")
+
+
 async def test_a_run_says_which_limit_it_waits_for(visit, gateway, gate):
     runs = [await gateway.submit("bells.toll", args={"bell": f"{number}"}) for number in range(2)]
     page = await visit.open(f"/runs/{runs[1]}")
@@ -127,6 +157,15 @@ async def test_a_run_says_which_limit_it_waits_for(visit, gateway, gate):
     gate.open.set()
 
     await expect(state(page)).to_have_text("completed")
+
+
+async def test_the_status_page_tells_the_limits_of_a_domain_and_its_tasks(visit):
+    page = await visit.open()
+    domains = card(page, "Domains")
+
+    await domains.get_by_text("Limits").click()
+
+    await expect(domains).to_contain_text("bells.tollat most 1 at once")
 
 
 @pytest.mark.usefixtures("released")

@@ -308,6 +308,7 @@ async def test_an_attempt_of_which_nothing_is_heard_is_taken_for_hung(platform, 
     tried = await platform.history.attempts(run.id)
     if beats:
         assert (end["result"], len(tried)) == ("heard", 1)
+        assert end["started_at"] <= end["beat_at"] <= end["finished_at"]
     else:
         assert [each["outcome"] for each in tried] == ["retried", "failed"]
         assert {each["error"]["type"] for each in tried} == {"Hung"}

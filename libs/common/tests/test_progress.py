@@ -6,12 +6,12 @@ import asyncio
 import threading
 from collections import Counter
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from carillon import Retry, Run, Service, Tasks
+from carillon import Retry, Run, Service, Tasks, clock
 from carillon.ids import new_id
 from carillon.ledger.records import NewRun
 from carillon.ledger.search import Search
@@ -24,6 +24,19 @@ class Gate:
         self.seen: Counter[str] = Counter()
         self.open = asyncio.Event()
         self.returns = threading.Event()
+
+
+class Held:
+    """A clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at.timestamp()
 
 
 tasks = Tasks("report")
@@ -47,6 +60,14 @@ def count_in_a_thread(*, run: Run, gate: Gate) -> None:
     run.progress(0.25, message="a nul \x00 and a half \udce9")
     gate.returns.wait(10)
     run.progress(0.5)
+
+
+@tasks.task()
+async def tick(*, run: Run, gate: Gate) -> None:
+    """Beat often, then wait. Safe to run twice: it only waits."""
+    for _ in range(3000):
+        run.beat()
+    await gate.open.wait()
 
 
 @tasks.task(retry=Retry(attempts=1, base=timedelta(milliseconds=10)))
@@ -106,7 +127,7 @@ async def test_progress_is_visible_while_a_run_executes_and_the_last_word_stays(
         gate.open.set()
         after = (await ended(platform, run))["progress"]
 
-    assert set(during) == {"fraction", "stage", "message", "eta_seconds", "at", "partial"}
+    assert set(during) == {"attempt", "fraction", "stage", "message", "eta_seconds", "at", "partial"}
     assert (during["stage"], during["message"]) == ("count", "3000 of 3000")
     assert during["partial"] == {"counted": 3000}
     assert 0 <= during["eta_seconds"] < 1
@@ -141,6 +162,64 @@ async def test_progress_that_cannot_be_written_disturbs_nothing(platform, gate, 
         end = await ended(platform, run)
 
     assert (end["state"], end["result"], end["progress"]) == ("completed", "counted", None)
+
+
+async def test_the_moment_of_a_beat_is_visible_and_many_beats_are_one_write(platform, gate, monkeypatch):
+    writes = Counter()
+    write = platform.ledger.__class__._progress
+
+    async def counted(self, batch):
+        writes["all"] += len(batch)
+        return await write(self, batch)
+
+    async def beaten():
+        row = await platform.history.run(run.id)
+        return row if row["beat_at"] else None
+
+    monkeypatch.setattr(type(platform.ledger), "_progress", counted)
+    run = new_run("tick")
+
+    async with running(service(platform.settings, gate), platform):
+        await platform.submit(run)
+        during = await eventually(beaten)
+        heard = await platform.history.heard_of(during["worker_id"])
+        gate.open.set()
+        after = await ended(platform, run)
+
+    assert during["started_at"] <= during["beat_at"] <= datetime.now(UTC)
+    assert datetime.now(UTC) - heard < timedelta(minutes=1)
+    assert (during["progress"], after["progress"], after["beat_at"]) == (None, None, during["beat_at"])
+    assert writes["all"] == 1
+
+
+def test_a_beat_is_noted_when_the_one_before_is_five_seconds_old():
+    run, held = Run(id=new_id(), task="t", domain="d"), Held()
+
+    with clock.replaced_by(held):
+        noted = []
+        for seconds in (0, 4, 2, 4):
+            held.at += timedelta(seconds=seconds)
+            run.beat()
+            noted.append(run.beat_at)
+
+    start = noted[0]
+    assert noted == [start, start, start + timedelta(seconds=6), start + timedelta(seconds=6)]
+
+
+async def test_a_beat_of_an_earlier_attempt_is_none_of_this_one(platform):
+    run, worker = new_run("tick"), new_id()
+    await platform.submit(run)
+    await platform.ledger.enrol(worker, "report", "here", 1, "0", 1)
+    await platform.ledger.start((run.id, 1, worker))
+
+    async def told(attempt: int) -> Any:
+        beat = f'{{"attempt": {attempt}, "beat_at": "2026-01-01T00:00:00+00:00"}}'
+        await platform.ledger.progress((worker, run.id, 1, beat))
+        row = await platform.history.run(run.id)
+        return row["progress"], row["beat_at"]
+
+    assert await told(0) == (None, None)
+    assert await told(1) == (None, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 async def test_what_another_attempt_or_worker_reports_changes_nothing(platform, gate):
@@ -197,7 +276,10 @@ async def test_a_list_shows_what_the_current_attempt_reported(platform):
         (row,) = await platform.history.search(Search(task="report.count_to"))
         return row["progress"]
 
-    assert await listed('{"attempt": 1, "fraction": 0.3, "partial": [1]}') == {"attempt": 1, "fraction": 0.3}
+    assert await listed('{"attempt": 1, "fraction": 0.3, "partial": [1], "beat_at": "x"}') == {
+        "attempt": 1,
+        "fraction": 0.3,
+    }
     assert await listed('{"attempt": 0, "fraction": 0.9}') is None
 
 

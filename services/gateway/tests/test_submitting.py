@@ -8,6 +8,38 @@ from uuid import UUID
 import pytest
 
 
+@pytest.fixture
+def limited(gateway):
+    """Limits as a domain registers them, for as long as a test looks at them."""
+    limits = (
+        '{"limits": {"concurrency": 3, "key": "hour", "rate_per_key": {"number": 1, "per_seconds": 60, "burst": 1}}}'
+    )
+    task = "update carillon.tasks set policy = {} where name = 'bells.toll' returning name"
+    domain = "update carillon.domains set concurrency = {} where name = 'bells' returning name"
+    gateway.fetch(task.format("policy || $1::jsonb"), limits)
+    gateway.fetch(domain.format("$1"), 7)
+    yield
+    gateway.fetch(task.format("policy - 'limits'"))
+    gateway.fetch(domain.format("null"))
+
+
+@pytest.mark.usefixtures("limited")
+def test_the_catalogue_shows_the_limits_of_a_task_and_of_its_domain(gateway):
+    tasks = {task["name"]: task for task in gateway.http.get("/api/v1/tasks").json()["tasks"]}
+
+    assert tasks["bells.toll"]["limits"] == {
+        "concurrency": 3,
+        "key": "hour",
+        "per_key": None,
+        "rate": None,
+        "rate_per_key": {"number": 1, "per_seconds": 60, "burst": 1},
+        "told": "at most 3 at once; 1 start in 60 s for each hour",
+    }
+    assert (tasks["bells.ring"]["limits"], tasks["bells.ring"]["domain_limit"]) == (None, 7)
+    (bells,) = [one for one in gateway.http.get("/api/v1/overview").json()["domains"] if one["name"] == "bells"]
+    assert bells["limit"] == 7
+
+
 def test_the_catalogue_shows_what_each_task_takes_hears_and_says(gateway):
     tasks = {task["name"]: task for task in gateway.http.get("/api/v1/tasks").json()["tasks"]}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -109,6 +109,23 @@ class Limits:
             "rate_per_key": self.rate_per_key and self.rate_per_key.shown,
         }
         return {name: value for name, value in given.items() if value is not None}
+
+
+def in_words(limits: Mapping[str, Any]) -> str:
+    """Limits as the catalogue shows them, for people: `at most 20 at once; at most 2 at once for each customer`."""
+    each = f" for each {limits.get('key')}"
+    told = [
+        f"at most {limits[name]:,} at once{whose}"
+        for name, whose in (("concurrency", ""), ("per_key", each))
+        if name in limits
+    ]
+    for name, whose in (("rate", ""), ("rate_per_key", each)):
+        if name in limits:
+            rate = limits[name]
+            together = f", {rate['burst']:,} of them together" if rate["burst"] > 1 else ""
+            starts = "start" if rate["number"] == 1 else "starts"
+            told.append(f"{rate['number']:,} {starts} in {rate['per_seconds']:g} s{whose}{together}")
+    return "; ".join(told)
 
 
 def check_number(name: str, number: object) -> None:

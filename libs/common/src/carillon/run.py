@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +24,8 @@ MOST_STAGE = 100
 MOST_MESSAGE = 500
 #: A larger partial result belongs in storage, with its key kept instead.
 MOST_KEPT_BYTES = 64 * 1024
+#: A beat within this time of the one that was noted is not noted itself, so that beating costs next to nothing.
+BEAT = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,9 @@ class Run:
     #: When its attempt began, and was last heard of, on the monotonic clock.
     began: float = field(default_factory=clock.monotonic)
     heard: float = 0.0
+    #: When a partial result was last kept, and when it last said that it goes on, to within `BEAT`.
+    kept_at: datetime | None = None
+    beat_at: datetime | None = None
     #: Called, from whatever thread, when there is something new above.
     listen: Callable[[], None] | None = field(default=None, repr=False)
 
@@ -119,28 +124,36 @@ class Run:
             )
             raise ValueError(message)
         self.heard = clock.monotonic()
-        self.kept = encoded.decode()
+        self.kept, self.kept_at = encoded.decode(), clock.now()
         if self.listen is not None:
             self.listen()
 
     def beat(self) -> None:
-        """Say that this attempt goes on, where its task declares `silent_after` and there is no progress to report."""
-        self.heard = clock.monotonic()
+        """Say that this attempt goes on, where its task declares `silent_after` and there is no progress to report.
+
+        From any thread, and as often as you like: people see the moment of the last one, to within five seconds.
+        """
+        self.heard, now = clock.monotonic(), clock.now()
+        if self.beat_at is None or now - self.beat_at >= BEAT:
+            self.beat_at = now
         if self.listen is not None:
             self.listen()
 
     @property
     def progress_json(self) -> str | None:
-        """What was reported and kept, as the ledger keeps it; None when there is nothing."""
-        if self.reported is None and self.kept is None:
+        """What was reported and kept, and when it last beat, as the ledger keeps it; None when there is nothing."""
+        if self.reported is None and self.kept is None and self.beat_at is None:
             return None
-        at = self.reported.at if self.reported is not None else clock.now()
-        shown = self.reported or Progress(0.0, None, None, None, at)
-        fields: dict[str, Any] = {name: getattr(shown, name) for name in ("stage", "message", "eta_seconds", "at")}
-        fields["attempt"] = self.attempt
-        fields["fraction"] = None if self.reported is None else shown.fraction
+        fields: dict[str, Any] = {"attempt": self.attempt}
+        if self.reported is not None or self.kept is not None:
+            at = self.reported.at if self.reported is not None else self.kept_at or clock.now()
+            shown = self.reported or Progress(0.0, None, None, None, at)
+            fields |= {name: getattr(shown, name) for name in ("stage", "message", "eta_seconds", "at")}
+            fields["fraction"] = None if self.reported is None else shown.fraction
         if self.kept is not None:
             fields["partial"] = orjson.Fragment(self.kept)
+        if self.beat_at is not None:
+            fields["beat_at"] = self.beat_at
         return orjson.dumps(fields).decode()
 
     @property

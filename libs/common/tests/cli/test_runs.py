@@ -17,19 +17,41 @@ FIRST, SECOND = "01900000-0000-7000-8000-000000000001", "01900000-0000-7000-8000
 WORKER = "01900000-0000-7000-8000-00000000000a"
 ROWS = f"""
 insert into carillon.runs (id, ended_on, domain, task, state, args, labels, created_at, started_at, finished_at,
-    worker_id, error, attempt, progress, gate, gated)
+    worker_id, error, attempt, progress, gate, gated, unique_key, after, callback_url)
 values
     ('{FIRST}', '2026-03-01', 'shop', 'shop.pack', 'failed', '{{"order": 17}}', '{{"customer": "7"}}',
      '2026-03-01T12:00Z', '2026-03-01T12:00Z', '2026-03-01T12:00:02.5Z', '{WORKER}',
-     '{{"type": "ValueError", "message": "\\u001b[31mno paper\\nleft"}}', 2, '{{"fraction": 0.5, "stage": "print"}}',
-     null, false),
+     '{{"type": "ValueError", "message": "\\u001b[31mno paper\\nleft"}}', 2,
+     '{{"fraction": 0.5, "stage": "print", "beat_at": "2026-03-01T12:00:02Z"}}',
+     null, false, null, null, null),
     ('{SECOND}', 'infinity', 'shop', 'shop.add', 'queued', '{{}}', '{{}}', '2026-03-01T13:00Z', null, null, null,
-     null, 1, null, '', true)
+     null, 1, null, '', true, 'basket', '{{"when": "ended", "otherwise": "cancel", "delay_seconds": 90}}',
+     'https://shop.example/told?token=sesame')
 """
 TRY = f"""
-insert into carillon.attempts (run_id, attempt, ended_on, outcome, started_at, finished_at, error)
-values ('{FIRST}', 1, '2026-03-01', 'retried', '2026-03-01T11:59Z', '2026-03-01T11:59:01Z', '{{"message": "busy"}}')
+insert into carillon.attempts (run_id, attempt, ended_on, outcome, started_at, finished_at, error, log)
+values ('{FIRST}', 1, '2026-03-01', 'retried', '2026-03-01T11:59Z', '2026-03-01T11:59:01Z', '{{"message": "busy"}}',
+    E'first word\\n\\x1b[31mlast word')
 """
+#: A run of which four attempts ended, each with a log, and the last one with a long traceback.
+TRIED = "01900000-0000-7000-8000-000000000004"
+MANY = f"""
+insert into carillon.runs (id, ended_on, domain, task, state, args, created_at, started_at, finished_at, worker_id,
+    attempt, log, error)
+select '{TRIED}', '2026-02-01', 'shop', 'shop.fold', 'failed', '{{}}', '2026-02-01T12:00Z', '2026-02-01T12:00Z',
+    '2026-02-01T12:01Z', '{WORKER}', 4, 'log 4',
+    jsonb_build_object('type', 'ValueError', 'message', 'torn', 'traceback', string_agg(
+        '    frame ' || n || chr(9) || 'x' || chr(27), chr(10) order by n))
+from generate_series(1, 45) n
+"""
+EARLIER = f"""
+insert into carillon.attempts (run_id, attempt, ended_on, outcome, started_at, finished_at, log)
+select '{TRIED}', n, '2026-02-01', 'retried', '2026-02-01T11:00Z', '2026-02-01T11:01Z', 'log ' || n
+from generate_series(1, 3) n
+"""
+
+
+NEED = f"insert into carillon.needs (run_id, on_id, outcome) values ('{SECOND}', '{FIRST}', 'failed')"
 
 
 async def prepare(url: str) -> None:
@@ -37,6 +59,8 @@ async def prepare(url: str) -> None:
     connection = await asyncpg.connect(url, timeout=5)
     await connection.execute(ROWS)
     await connection.execute(TRY)
+    for statement in (NEED, MANY, EARLIER):
+        await connection.execute(statement)
     await connection.close()
 
 
@@ -55,7 +79,7 @@ def asked(place, url: str) -> Asked:
 def test_runs_are_a_table_newest_first(asked) -> None:
     shown = asked("runs")
 
-    heading, newest, before = shown.stdout.splitlines()
+    heading, newest, before, *_ = shown.stdout.splitlines()
     assert shown.returncode == 0, shown.stderr
     assert heading.split() == ["id", "task", "state", "attempt", "created_at", "seconds", "labels", "error"]
     assert newest.split()[:3] == [SECOND, "shop.add", "queued"]
@@ -88,11 +112,52 @@ def test_one_run_is_shown_with_its_attempts(asked) -> None:
     assert [attempt["outcome"] for attempt in json.loads(as_json.stdout)["attempts"]] == ["retried", "failed"]
 
 
+def test_an_attempt_tells_what_it_logged_and_nothing_that_a_terminal_would_obey(asked) -> None:
+    shown = asked("runs", "show", FIRST)
+
+    assert "\nLog of attempt 1\n  first word\n  \ufffd[31mlast word\n" in shown.stdout
+    assert "Traceback" not in shown.stdout
+
+
+def test_of_a_long_traceback_and_of_many_attempts_the_last_are_told_and_said_to_be(asked) -> None:
+    shown, as_json = asked("runs", "show", TRIED), asked("runs", "show", TRIED, "--json")
+
+    text = shown.stdout
+    assert shown.returncode == 0, shown.stderr
+    assert "\nTraceback of attempt 4, the last 30 of 45 lines; --json has all\n      frame 16    x\ufffd\n" in text
+    assert "      frame 45    x\ufffd\n\nLog of attempt 4\n  log 4\n" in text
+    assert "frame 15" not in text
+    assert [f"Log of attempt {number}\n" in text for number in (1, 2, 3)] == [False, True, True]
+    assert "Tracebacks and logs are those of the last 3 attempts; --json has them all." in text
+    assert [attempt["log"] for attempt in json.loads(as_json.stdout)["attempts"]] == [
+        "log 1",
+        "log 2",
+        "log 3",
+        "log 4",
+    ]
+
+
 def test_what_a_run_waits_for_is_told(asked) -> None:
     shown = asked("runs", "show", SECOND)
 
     assert shown.returncode == 0, shown.stderr
     assert "waits for        its turn at the limits of shop.add" in shown.stdout
+
+
+def test_when_a_run_goes_on_what_keeps_others_out_and_whom_it_calls_back_are_told(asked) -> None:
+    shown, as_json = asked("runs", "show", SECOND), asked("runs", "show", SECOND, "--json")
+    ended = asked("runs", "show", FIRST)
+
+    told = json.loads(as_json.stdout)
+    assert "After others: goes on when all of them ended, however, 90 s later, else is cancelled\n" in shown.stdout
+    assert [line.split() for line in shown.stdout.splitlines() if line.startswith(FIRST)] == [
+        [FIRST, "shop.pack", "failed", "failed"]
+    ]
+    assert "calls back       https://shop.example\n" in shown.stdout
+    assert "unique_key       basket\n" in shown.stdout
+    assert (told["callback_origin"], [need["id"] for need in told["needs"]]) == ("https://shop.example", [FIRST])
+    assert "sesame" not in shown.stdout + as_json.stdout
+    assert "beat_at          2026-03-01 12:00:02\n" in ended.stdout
 
 
 def test_statistics_have_a_line_for_each_task(asked) -> None:

@@ -17,10 +17,10 @@ from carillon.ledger.history import Row, Search
 from carillon.ledger.tables import events
 from carillon.platform import Platform
 from carillon.telemetry.metrics import Metrics
-from gateway.api.overview_views import DomainView, Overview, WorkerView
+from gateway.api.overview_views import DomainView, LimitedTaskView, Overview, WorkerView
 from gateway.api.run_views import run_summary
 from gateway.api.schedule_views import schedule_view
-from gateway.api.views import EventView, HoldView
+from gateway.api.views import EventView, HoldView, limits_view
 from gateway.errors import UNAVAILABLE, ProblemError
 from gateway.problems import is_away
 
@@ -39,11 +39,12 @@ _EVENT_COLUMNS = [events.c[name] for name in EventView.__struct_fields__]
 
 
 class Picture:
-    """Reads the overview; counts are some seconds old."""
+    """Reads the overview; counts and the limits of tasks are some seconds old."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._counts: list[Row] = []
+        self._limited: list[Row] = []
         self._counted_at = float("-inf")
 
     async def read(self) -> Overview:
@@ -51,11 +52,12 @@ class Picture:
         history, since = self._platform.history, datetime.now(UTC) - DAY
         if time.monotonic() - self._counted_at > COUNT_SECONDS:
             self._counts = await history.count_by_state(since)
+            self._limited = [row for row in await self._platform.catalogue.tasks() if "limits" in row["policy"]]
             self._counted_at = time.monotonic()
         failed = Search(states=["failed", "retrying"], since=since, limit=10)
         return Overview(
             transport="postgres" if self._platform.transport.is_ledger else "rabbitmq",
-            domains=_domains(self._counts, await self._platform.catalogue.domains()),
+            domains=_domains(self._counts, await self._platform.catalogue.domains(), self._limited),
             running=[run_summary(row) for row in await history.search(Search(states=["running"], limit=20))],
             failed=[run_summary(row) for row in await history.search(failed)],
             recent=[run_summary(row) for row in await history.search(Search(limit=20))],
@@ -72,13 +74,21 @@ class Picture:
             return [EventView.of(dict(row)) for row in (await connection.execute(newest)).mappings()]
 
 
-def _domains(counts: list[Row], registered: list[Row]) -> list[DomainView]:
+def _domains(counts: list[Row], registered: list[Row], limited: list[Row]) -> list[DomainView]:
     by_domain: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in registered:
         by_domain[row["name"]] = Counter()
     for row in counts:
         by_domain[row["domain"]][row["state"]] += row["count"]
-    return [DomainView(name=name, counts=dict(found)) for name, found in sorted(by_domain.items())]
+    limits = {row["name"]: row["concurrency"] for row in registered}
+    tasks: defaultdict[str, list[LimitedTaskView]] = defaultdict(list)
+    for row in limited:
+        if (found := limits_view(row["policy"])) is not None:
+            tasks[row["domain"]].append(LimitedTaskView(name=row["name"], limits=found))
+    return [
+        DomainView(name=name, counts=dict(counted), limit=limits.get(name), limited_tasks=tasks[name])
+        for name, counted in sorted(by_domain.items())
+    ]
 
 
 class Live:

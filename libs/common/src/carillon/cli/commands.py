@@ -95,6 +95,18 @@ for command in (acting.submit, acting.bulk, acting.pause, acting.resume, acting.
 
 
 @app.command()
+def tasks(
+    *,
+    domain: Annotated[str | None, typer.Option(help="The name of a domain.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on each line, with all of it.")] = False,
+) -> None:
+    """Show which tasks there are, and what limits each of them and its domain."""
+    from carillon.cli.shown_tasks import show  # noqa: PLC0415 - see above
+
+    raise typer.Exit(show(domain, as_json=as_json))
+
+
+@app.command()
 def stats(
     *,
     since: Annotated[str | None, typer.Option(help="Ended at or after; a day ago if unsaid.")] = None,

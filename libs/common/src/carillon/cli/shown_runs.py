@@ -12,12 +12,14 @@ from uuid import UUID
 import orjson
 from rich.console import Console
 
+from carillon.callbacks import origin_of
 from carillon.cli.asking import asking
 from carillon.cli.exits import FAILED, OK, complain, in_one_sentence
+from carillon.cli.shown_attempts import cells, print_attempts
 from carillon.cli.tables import PLAIN_WIDTH, print_table, printable
 from carillon.cli.typed import run_id
 from carillon.ledger.history import History, Row
-from carillon.ledger.records import Priority
+from carillon.ledger.records import Priority, State
 from carillon.ledger.search import Search
 from carillon.ledger.typed import typed_search
 from carillon.stored_results import stored_in
@@ -27,8 +29,13 @@ COLUMNS = ("id", "task", "state", "attempt", "created_at", "seconds", "labels", 
 #: What is told of a run line by line; the rest is in the JSON.
 DETAILS = (
     "id", "task", "state", "priority", "labels", "actor", "created_at", "run_at", "started_at", "finished_at",
-    "worker_id", "parent_id", "replay_of", "unique_key", "idempotency_key", "deadline_at",
+    "worker_id", "beat_at", "parent_id", "replay_of", "unique_key", "idempotency_key", "deadline_at",
 )  # fmt: skip
+#: When a run that waits for others goes on.
+WHEN: Mapping[str, str] = {
+    "succeeded": "all of them completed", "ended": "all of them ended, however", "any": "one of them completed",
+}  # fmt: skip
+OTHERWISE: Mapping[str, str] = {"cancel": "else is cancelled", "run": "else when all of them ended"}
 
 
 def find(words: Mapping[str, Any], *, limit: int, as_json: bool) -> int:
@@ -58,27 +65,41 @@ async def _show_one(run: UUID, *, as_json: bool) -> int:
         attempts = [] if row is None else await history.attempts(run)
         changes = await history.changes(run)
         limit = await history.awaited_limit(run)
+        needs = await history.needs_of(run)
+        heard = None if row is None or row["state"] != State.RUNNING else await history.heard_of(row["worker_id"])
     if row is None:
         complain("No run has this id; it was deleted, or ended longer ago than runs are kept.")
         return FAILED
+    row = _without_address(row) | {"worker_heard_at": heard, "awaited_limit": limit}
     if as_json:
-        told = {**row, "attempts": attempts, "history": [asdict(change) for change in changes], "awaited_limit": limit}
+        told = {**row, "attempts": attempts, "history": [asdict(change) for change in changes], "needs": needs}
         sys.stdout.write(f"{_json(told)}\n")
     else:
-        _print_details(row, attempts, limit)
+        _print_details(row)
+        _print_needs(row["after"], needs)
+        print_attempts(attempts)
         sys.stdout.write("\nHistory\n")
         print_table(("at", "state", "by", "what"), (astuple(change) for change in changes), "")
     return OK
 
 
-def _print_details(row: Row, attempts: Sequence[Row], limit: str | None) -> None:
+def _without_address(row: Row) -> dict[str, Any]:
+    """A run of whose callback only the origin is left: the rest of the address may be a secret."""
+    url = row["callback_url"]
+    told = {name: value for name, value in row.items() if name != "callback_url"}
+    return told | {"callback_origin": None if url is None else origin_of(url)}
+
+
+def _print_details(row: Row) -> None:
     console = Console(file=sys.stdout, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     shown = {name: row[name] for name in DETAILS if row[name] not in (None, {})}
     shown["priority"] = Priority(row["priority"]).name.lower()
     shown |= {
-        "waits for": limit,
+        "worker heard at": row["worker_heard_at"],
+        "calls back": row["callback_origin"],
+        "waits for": row["awaited_limit"],
         "arguments": _json(row["args"]),
         "result": _result(row),
         "progress": _progress(row["progress"]),
@@ -89,24 +110,20 @@ def _print_details(row: Row, attempts: Sequence[Row], limit: str | None) -> None
     for name, value in shown.items():
         if value not in (None, "null"):
             console.print(f"{name:<16} {printable(value)}", soft_wrap=True)
-    if attempts:
-        sys.stdout.write("\nAttempts\n")
-        columns = ("attempt", "outcome", "started_at", "seconds", "worker_id")
-        print_table(
-            (*columns, "error"), ([*_cells(columns, a), (a["error"] or {}).get("message")] for a in attempts), ""
-        )
+
+
+def _print_needs(after: Mapping[str, Any] | None, needs: Sequence[Row]) -> None:
+    if after is None:
+        return
+    later = f", {after['delay_seconds']:g} s later" if after["delay_seconds"] else ""
+    sys.stdout.write(f"\nAfter others: goes on when {WHEN[after['when']]}{later}, {OTHERWISE[after['otherwise']]}\n")
+    columns = ("id", "task", "state", "outcome")
+    print_table(columns, ([need[name] for name in columns] for need in needs), "They are not kept any more.")
 
 
 def _line(row: Row) -> list[object]:
     labels = " ".join(f"{name}:{value}" for name, value in row["labels"].items())
-    return [*_cells(COLUMNS[:-2], row), labels, (row["error"] or "")[:120]]
-
-
-def _cells(columns: Sequence[str], row: Row) -> list[object]:
-    cells = {**row, "seconds": None}
-    if row["started_at"] is not None and row["finished_at"] is not None:
-        cells["seconds"] = f"{(row['finished_at'] - row['started_at']).total_seconds():.2f}"
-    return [cells[name] for name in columns]
+    return [*cells(COLUMNS[:-2], row), labels, (row["error"] or "")[:120]]
 
 
 def _result(row: Row) -> str:

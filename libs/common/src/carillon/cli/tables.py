@@ -31,5 +31,9 @@ def printable(value: object) -> str:
     """The value on one line, and nothing that a terminal would obey."""
     if isinstance(value, datetime):
         value = f"{value:%F %T}"
-    text = "" if value is None else " ".join(str(value).split())
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    return printable_line("" if value is None else " ".join(str(value).split()))
+
+
+def printable_line(line: str) -> str:
+    """One line as it is indented, and nothing that a terminal would obey."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in line.expandtabs())

@@ -154,6 +154,11 @@ class History:
         query = select(workers.c.id, workers.c.host, workers.c.pid).where(workers.c.id.in_(ids))
         return {row["id"]: f"{row['host']}, process {row['pid']}" for row in (await self._all(query) if ids else [])}
 
+    async def heard_of(self, worker: UUID | None) -> datetime | None:
+        """When a worker last said that it lives, which it does every two seconds; None for one that is forgotten."""
+        row = await self._one(select(workers.c.heartbeat_at).where(workers.c.id == worker))
+        return None if row is None else row["heartbeat_at"]
+
     async def dead_letters(self, limit: int = 50) -> list[Row]:
         """The newest messages that nobody could read."""
         query = select(dead_letters).order_by(dead_letters.c.received_at.desc())

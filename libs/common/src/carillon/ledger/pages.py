@@ -30,7 +30,7 @@ SUMMARY = (
 #: What an earlier attempt reported says nothing about this one.
 PROGRESS = (
     "case when {0}.state = 'running' and coalesce(({0}.progress->>'attempt')::int, {0}.attempt) = {0}.attempt "
-    "then {0}.progress - 'partial'::text end"
+    "then {0}.progress - '{{partial,beat_at}}'::text[] end"
 )
 #: No page is larger.
 MOST_ROWS = 500
@@ -52,12 +52,20 @@ _CANCELED = "57014"
 
 
 def with_current_progress(run: Row) -> dict[str, Any]:
-    """A run without what an earlier attempt reported; the partial result that one kept stays."""
-    kept = run["progress"]
-    if kept is None or kept.get("attempt", run["attempt"]) == run["attempt"]:
-        return dict(run)
-    nothing = dict.fromkeys(("fraction", "stage", "message", "eta_seconds"))
-    return {**run, "progress": {**kept, **nothing} if "partial" in kept else None}
+    """A run without what an earlier attempt reported; the partial result that one kept stays.
+
+    The last beat of this attempt is told apart, as `beat_at`.
+    """
+    kept = dict(run["progress"] or {})
+    is_current = kept.get("attempt", run["attempt"]) == run["attempt"]
+    beat = kept.pop("beat_at", None)
+    if not is_current:
+        kept = {**kept, **dict.fromkeys(("fraction", "stage", "message", "eta_seconds"))} if "partial" in kept else {}
+    return {
+        **run,
+        "progress": kept if kept.keys() - {"attempt"} else None,
+        "beat_at": datetime.fromisoformat(beat) if beat is not None and is_current else None,
+    }
 
 
 async def page(engine: AsyncEngine, search: Search) -> list[Row]:

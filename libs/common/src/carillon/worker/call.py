@@ -135,7 +135,10 @@ class Call:
                 run.excerpt.append(line)
         if (reported := report.get("progress")) is not None:
             run.reported = Progress(**{**reported, "at": datetime.fromisoformat(reported["at"])})
-        run.kept = report.get("kept", run.kept)
+        if "kept" in report:
+            run.kept, run.kept_at = report["kept"], clock.now()
+        if (beat := report.get("beat")) is not None:
+            run.beat_at = datetime.fromisoformat(beat)
         if run.listen is not None:
             run.listen()
 

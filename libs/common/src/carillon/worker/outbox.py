@@ -28,7 +28,7 @@ class Outbox:
         self._reporting, self._sending = threading.Lock(), threading.Lock()
         self._later = threading.Event()
         self._sent_at = -PAUSE_SECONDS
-        self._last: tuple[object, object] = (None, None)
+        self._last: tuple[object, object, object] = (None, None, None)
         self.run: Run | None = None
         #: Logged, and not sent yet; the worker keeps no more of a run than this.
         self._lines: deque[str] = deque(maxlen=MOST_LINES)
@@ -39,7 +39,7 @@ class Outbox:
 
     def begin(self) -> None:
         """Say that a run begins."""
-        self.run, self._last = None, (None, None)
+        self.run, self._last = None, (None, None, None)
         self._lines.clear()
         self._send({"begun": True})
 
@@ -75,12 +75,14 @@ class Outbox:
             if (run := self.run) is None:
                 return
             report: dict[str, Any] = {"log": [self._lines.popleft() for _ in range(len(self._lines))]}
-            reported, kept = run.reported, run.kept
+            reported, kept, beat = run.reported, run.kept, run.beat_at
             if reported is not self._last[0]:
                 report["progress"] = reported
             if kept is not self._last[1]:
                 report["kept"] = kept
-            self._last = (reported, kept)
+            if beat is not self._last[2]:
+                report["beat"] = beat
+            self._last = (reported, kept, beat)
             self._sent_at = time.monotonic()
             self._send({"report": report})
 

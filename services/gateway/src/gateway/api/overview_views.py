@@ -7,7 +7,7 @@ from uuid import UUID
 
 from gateway.api.run_views import RunSummary
 from gateway.api.schedule_views import ScheduleView
-from gateway.api.views import EventView, HoldView, View
+from gateway.api.views import EventView, HoldView, LimitsView, View
 
 
 class WorkerView(View, frozen=True, kw_only=True):
@@ -24,11 +24,21 @@ class WorkerView(View, frozen=True, kw_only=True):
     heartbeat_at: datetime
 
 
+class LimitedTaskView(View, frozen=True, kw_only=True):
+    """A task with limits of its own."""
+
+    name: str
+    limits: LimitsView
+
+
 class DomainView(View, frozen=True, kw_only=True):
     """A domain, and how many of its runs are in each state: all that wait or run, and those of the last day."""
 
     name: str
     counts: dict[str, int]
+    #: How many of its runs may execute at once; null for no limit.
+    limit: int | None
+    limited_tasks: list[LimitedTaskView]
 
 
 class Overview(View, frozen=True, kw_only=True):

@@ -94,6 +94,17 @@ class NeedView(View, frozen=True, kw_only=True):
     outcome: str | None
 
 
+class AfterView(View, frozen=True, kw_only=True):
+    """When a run that waits for others goes on; `needs` has the others."""
+
+    #: succeeded, ended or any.
+    when: str
+    #: What happens when that cannot come true any more: cancel or run.
+    otherwise: str
+    #: Seconds that it still waits once it may go.
+    delay_seconds: float
+
+
 class SaidEvent(View, frozen=True, kw_only=True):
     """An event that a run said, with the runs that answered it."""
 
@@ -125,6 +136,10 @@ class RunDetails(View, frozen=True, kw_only=True):
     lost: int
     actor: str
     idempotency_key: str | None
+    #: One run at a time is there with this key.
+    unique_key: str | None
+    #: Who is called back at its end: scheme and host, for the rest of the address may be a secret.
+    callback_origin: str | None
     traceparent: str | None
     created_at: datetime
     run_at: datetime
@@ -135,6 +150,10 @@ class RunDetails(View, frozen=True, kw_only=True):
     #: The worker that executes it, or did last; its host and process.
     worker_id: UUID | None
     worker: str | None
+    #: When the worker last said that it lives, while the run executes.
+    worker_heard_at: datetime | None
+    #: When the current or last attempt last said with `run.beat()` that it goes on, to within five seconds.
+    beat_at: datetime | None
     #: What the current or last attempt reported, and the partial result that it kept.
     progress: ProgressView | None
     partial: Any
@@ -152,6 +171,8 @@ class RunDetails(View, frozen=True, kw_only=True):
     #: Whether it waits until the limits of its task or domain let it in, and which of them that is.
     gated: bool
     awaited_limit: str | None
+    #: When it goes on, if it waits or waited for other runs.
+    after: AfterView | None
     #: The runs that it waits or waited for, at most 500.
     needs: list[NeedView]
     #: The run that submitted it, and those that it submitted, at most 500.
@@ -172,5 +193,7 @@ def run_summary(row: Row) -> RunSummary:
 
 
 def progress_view(reported: Row | None) -> ProgressView | None:
-    """What was reported; None when nothing was."""
-    return None if reported is None else ProgressView.of({**reported, "at": datetime.fromisoformat(reported["at"])})
+    """What was reported; None when nothing was, or a beat alone."""
+    if reported is None or "at" not in reported:
+        return None
+    return ProgressView.of({**reported, "at": datetime.fromisoformat(reported["at"])})

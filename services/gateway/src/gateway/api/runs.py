@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 from litestar import Response, get
 
+from carillon.callbacks import origin_of
 from carillon.errors import TransientError
 from carillon.ledger.history import Cursor
 from carillon.ledger.records import State
@@ -16,6 +17,7 @@ from carillon.platform import Platform
 from carillon.stored_results import ResultGoneError, stored_in
 from gateway.api.requests import Asked, query, run_id
 from gateway.api.run_views import (
+    AfterView,
     AttemptView,
     NeedView,
     RunDetails,
@@ -94,6 +96,9 @@ async def run_details(id: str, platform: Platform) -> RunDetails:  # noqa: A002 
         task_id=row["id"],
         status=row["state"],
         worker=workers.get(row["worker_id"]),
+        worker_heard_at=await history.heard_of(row["worker_id"]) if row["state"] == State.RUNNING else None,
+        callback_origin=None if row["callback_url"] is None else origin_of(row["callback_url"]),
+        after=None if row["after"] is None else AfterView.of(row["after"]),
         attempts=[AttemptView.of(attempt, worker=workers.get(attempt["worker_id"])) for attempt in attempts],
         awaited_limit=await history.awaited_limit(row["id"]) if row["gated"] else None,
         holds=[HoldView.of(hold._asdict()) for hold in holds if hold.name in (row["domain"], row["task"])],

@@ -7,14 +7,15 @@ from litestar import Response, get, post
 from carillon.platform import Platform
 from gateway.api.intake import Intake
 from gateway.api.requests import Asked
-from gateway.api.views import Accepted, AcceptedBatch, TaskList, TaskView
+from gateway.api.views import Accepted, AcceptedBatch, TaskList, task_view
 from gateway.submissions import KICK, SUBMIT
 
 
 @get("/api/v1/tasks", tags=["Tasks"])
 async def list_tasks(platform: Platform) -> TaskList:
-    """Every task: what it does, what it takes, hears and says."""
-    return TaskList(tasks=[TaskView.of(row) for row in await platform.catalogue.tasks()])
+    """Every task: what it does, what it takes, hears and says, and what limits it."""
+    limits = {row["name"]: row["concurrency"] for row in await platform.catalogue.domains()}
+    return TaskList(tasks=[task_view(row, limits) for row in await platform.catalogue.tasks()])
 
 
 @post("/api/v1/tasks", status_code=202, tags=["Tasks"])

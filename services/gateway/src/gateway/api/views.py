@@ -9,6 +9,8 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from carillon.limits import in_words
+
 Row = Mapping[str, Any]
 
 
@@ -41,6 +43,27 @@ class AcceptedBatch(View, frozen=True, kw_only=True):
     tasks: list[Accepted]
 
 
+class RateView(View, frozen=True, kw_only=True):
+    """So many starts in so many seconds, and how many of them may come together."""
+
+    number: int
+    per_seconds: float
+    burst: int
+
+
+class LimitsView(View, frozen=True, kw_only=True):
+    """How many runs of a task may execute at once, and how often one may start; null is no limit."""
+
+    concurrency: int | None
+    #: The argument whose value is the key, with dots for what is inside it.
+    key: str | None
+    per_key: int | None
+    rate: RateView | None
+    rate_per_key: RateView | None
+    #: The same in words.
+    told: str
+
+
 class TaskView(View, frozen=True, kw_only=True):
     """A task of the catalogue. `schema` is the JSON Schema of its arguments."""
 
@@ -49,6 +72,9 @@ class TaskView(View, frozen=True, kw_only=True):
     doc: str
     schema: dict[str, Any]
     policy: dict[str, Any]
+    #: What its owner declared for it, and how many runs of its whole domain may execute at once.
+    limits: LimitsView | None
+    domain_limit: int | None
     #: The type of event that it answers, if it is an event handler.
     hears: str | None
     says: list[str]
@@ -119,3 +145,17 @@ class EventList(View, frozen=True, kw_only=True):
     """The newest events."""
 
     events: list[EventView]
+
+
+def limits_view(policy: Row) -> LimitsView | None:
+    """The limits in the policy of a task."""
+    if (limits := policy.get("limits")) is None:
+        return None
+    rates = {name: RateView.of(limits[name]) if name in limits else None for name in ("rate", "rate_per_key")}
+    given = dict.fromkeys(("concurrency", "key", "per_key")) | dict(limits) | rates
+    return LimitsView.of(given, told=in_words(limits))
+
+
+def task_view(row: Row, domain_limits: Mapping[str, int | None]) -> TaskView:
+    """A task as the catalogue has it, with the limits of domains by their names."""
+    return TaskView.of(row, limits=limits_view(row["policy"]), domain_limit=domain_limits.get(row["domain"]))

@@ -109,6 +109,11 @@ class MemoryHistory(History):
                 counts[key] = counts.get(key, 0) + 1
         return [{"domain": domain, "state": state, "count": count} for (domain, state), count in counts.items()]
 
+    async def heard_of(self, worker: UUID | None) -> datetime | None:
+        """When a worker last said that it lives; None for one that is forgotten."""
+        row = None if worker is None else self._store.workers.get(worker)
+        return None if row is None else row["heartbeat_at"]
+
     async def live_workers(self) -> list[Mapping[str, Any]]:
         """Workers that have not retired, with the seconds since they were last heard."""
         now = clock.now()

@@ -1,7 +1,7 @@
 // What a run does now: how far it is, why it waits, or that it is about to end.
 
 import { card, empty, json, left, progressBar, rows } from "./parts.js";
-import { between, element, ENDED, moment, now as clock, runLink, state } from "./shared.js";
+import { between, element, ENDED, moment, now as clock, runLink, span, state } from "./shared.js";
 
 export function now([run, changes]) {
   if (run.status === "running") return running(run);
@@ -48,6 +48,14 @@ function pausedBy(changes) {
   return pause ? [`Paused by ${pause.by}, `, moment(pause.at), why ? `: ${why}` : "", "."] : ["It is paused until somebody resumes it."];
 }
 
-function needs(list) {
+const WHEN = { succeeded: "all of them completed", ended: "all of them ended, however", any: "one of them completed" };
+const OTHERWISE = { cancel: "else it is cancelled", run: "else it goes on when all of them ended" };
+
+// When a run that comes after others goes on, in words.
+export function afterwards(after) {
+  return `goes on when ${WHEN[after.when]}${after.delay_seconds ? `, ${span(after.delay_seconds)} later` : ""}, ${OTHERWISE[after.otherwise]}`;
+}
+
+export function needs(list) {
   return element("ul", { class: "plain" }, ...list.map((need) => element("li", {}, need.task ? runLink(need.id, need.task) : element("span", { class: "mono" }, need.id), " ", state(need.outcome ?? need.state ?? "forgotten"))));
 }

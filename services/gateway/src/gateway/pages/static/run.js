@@ -6,7 +6,7 @@ import { lineage } from "./lineage.js";
 import { button, card, complain, draw, empty, fact, json, place, repeat } from "./parts.js";
 import { runAgain } from "./run-again.js";
 import { attempts, life } from "./run-life.js";
-import { now } from "./run-now.js";
+import { afterwards, needs, now } from "./run-now.js";
 import { count, element, ENDED, moment, now as clock, state, took } from "./shared.js";
 
 const POLL_MS = 1000;
@@ -34,6 +34,7 @@ function show(run) {
   part("result", [run.result, run.stored_result, run.status], () => card("half", "Result", null, result(run)));
   part("attempts", [run.attempts, run.status, run.attempt, run.worker], () => card("", "Attempts", run.lost ? `${count(run.lost, "worker", "workers")} lost` : null, attempts(run)));
   part("life", [changes, run.attempts, run.worker], () => card("half", "Life", null, life([changes, run])));
+  part("after", [run.after, run.needs], () => run.after && card("half", "After", afterwards(run.after), needs(run.needs)));
   part("chain", [run.cause, run.said, run.parent_id, run.children, run.replay_of, run.replays], () => card("half", "Chain", "what caused it, and what it caused", lineage(run)));
 }
 
@@ -88,6 +89,10 @@ function facts(run) {
     run.deadline_at ? fact("Deadline", moment(run.deadline_at, "in")) : null,
     labels ? fact("Labels", labels) : null,
     run.idempotency_key ? fact("Idempotency key", run.idempotency_key) : null,
+    run.unique_key ? fact("Unique key", element("a", { id: "unique", href: `/runs?unique_key=${encodeURIComponent(run.unique_key)}` }, run.unique_key)) : null,
+    run.callback_origin ? fact("Calls back", run.callback_origin) : null,
+    run.beat_at ? fact("Last beat", moment(run.beat_at)) : null,
+    run.worker_heard_at ? fact("Worker heard", moment(run.worker_heard_at)) : null,
     run.traceparent ? fact("Trace", element("span", { class: "mono" }, run.traceparent.split("-")[1])) : null));
 }
 

@@ -3,7 +3,7 @@
 import { askWithKey } from "./api.js";
 import { act } from "./dialogs.js";
 import { follow } from "./live.js";
-import { button, code, draw, empty, left, line, place, progressBar, rows } from "./parts.js";
+import { button, code, details, draw, empty, left, line, place, progressBar, rows } from "./parts.js";
 import { element, moment, runLink, state, took } from "./shared.js";
 
 function show(data) {
@@ -112,10 +112,15 @@ function domains([list, holds]) {
     const tasks = holds.filter((one) => one.name.startsWith(`${domain.name}.`));
     return [element("li", {}, element("span", { class: "grow" },
       line({}, element("a", { id: `domain-${domain.name}`, class: "strong", href: `/runs?domain=${encodeURIComponent(domain.name)}` }, domain.name), hold ? [" ", state("paused")] : null),
-      mix(domain.counts, parts, total), line({ class: "sub", title: words }, words), hold ? heldBy(hold) : null),
+      mix(domain.counts, parts, total), line({ class: "sub", title: words }, words), hold ? heldBy(hold) : null, limits(domain)),
     holdButton(domain.name, Boolean(hold))),
     ...tasks.map((task) => element("li", { class: "under" }, element("span", { class: "grow" }, line({}, element("span", { class: "strong" }, task.name), " ", state("paused")), heldBy(task)), holdButton(task.name, true)))];
   }));
+}
+
+function limits(domain) {
+  const told = [domain.limit === null ? null : ["all of it", `at most ${domain.limit.toLocaleString("en")} at once`], ...domain.limited_tasks.map((task) => [task.name, task.limits.told])].filter(Boolean);
+  return told.length ? details(`limits-${domain.name}`, "Limits", rows(told.map(([name, words]) => element("li", {}, element("span", { class: "grow" }, line({ class: "strong" }, name), element("span", { class: "sub held" }, words)))))) : null;
 }
 
 function heldBy(hold) {
