@@ -19,6 +19,9 @@ WAITING = "state in ('pending', 'queued', 'retrying', 'paused')"
 #: Of a run that had a slot somebody else may have it.
 TELL_GATE = "case when gate is not null and not gated then pg_notify('carillon_runs', domain || ' gate') end"
 
+#: How long a statement about all that a run submitted may take: 100,000 runs need four.
+FAMILY_SECONDS = 60.0
+
 #: Runs, and all that they submitted, that live; locked in order, so that none begins or ends meanwhile.
 FAMILY = """
 with recursive family as (
@@ -64,11 +67,11 @@ class Family(NamedTuple):
 
 async def cancel_all(connection: Connection, runs: Sequence[UUID], told: Mapping[str, Any]) -> Family:
     """Cancel runs with all that they submitted, for what is `told`."""
-    family = await connection.fetch(FAMILY, list(runs))
+    family = await connection.fetch(FAMILY, list(runs), timeout=FAMILY_SECONDS)
     encoded = orjson.dumps(told).decode()
     waiting = [row["id"] for row in family if row["state"] != "running"]
     running = [row["id"] for row in family if row["state"] == "running"]
-    gone = await connection.fetch(CANCEL_WAITING, waiting, encoded) if waiting else []
+    gone = await connection.fetch(CANCEL_WAITING, waiting, encoded, timeout=FAMILY_SECONDS) if waiting else []
     if running:
         await connection.execute(ASK_RUNNING, running, encoded)
     lived = frozenset(row["id"] for row in family)
