@@ -64,6 +64,12 @@ async def depths(servers: Servers, prefix: str) -> dict[str, Depth]:
     return found
 
 
+async def all_recovered(ledger_url: str) -> bool:
+    """Whether every run that was at a worker which died has ended since."""
+    (left,) = await fetch(ledger_url, "select count(*) from carillon.runs_live where lost > 0")
+    return not left[0]
+
+
 async def all_ended(ledger_url: str, effects_url: str) -> bool:
     """Whether no run is left to end, and no event to be answered."""
     (unended,) = await fetch(ledger_url, UNENDED, sorted(TERMINAL))
