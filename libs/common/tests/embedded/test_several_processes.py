@@ -100,6 +100,36 @@ def test_what_two_processes_need_is_got_once_and_stopped_by_who_got_it(
             socket.create_connection(("127.0.0.1", urlsplit(address).port or 0), timeout=5)
 
 
+SLOW_NODE = """
+    import threading
+
+    from carillon.testing import rabbitmq
+
+    class Node:
+        url = "amqp://private/"
+
+        def stop(self):
+            pass
+
+    def node(self):
+        threading.Event().wait(4)
+        return Node()
+
+    rabbitmq.RabbitMQ._look = lambda self: "amqp://shared/"
+    rabbitmq.RabbitMQ._own_node = node
+    rabbitmq.RabbitMQ.provide = lambda self: None
+"""
+
+
+def test_a_node_that_takes_long_to_start_counts_against_no_tests_time_limit(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(SLOW_NODE)
+    pytester.makepyfile(test_one=ASKS_FOR_A_NODE)
+
+    result = pytester.runpytest_subprocess(*IN_TWO, "--timeout=3")
+
+    result.assert_outcomes(passed=1)
+
+
 def test_without_rabbitmq_its_suite_is_named_once_with_the_tests_of_all_processes(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
