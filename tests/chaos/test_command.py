@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.long(seconds=150)
+
 ROOT = Path(__file__).parents[2]
 SMALLEST = ("--only", "F1", "--transport", "postgres", "--seed", "7")
 

@@ -11,6 +11,8 @@ import pytest
 
 from chaos.report import RESULTS
 
+pytestmark = pytest.mark.long(seconds=300)
+
 ROOT = Path(__file__).parents[2]
 #: The profile means to be done in six minutes. A machine that others use too takes longer, and is no reason to fail.
 LIMIT_SECONDS = 1_200

@@ -19,6 +19,8 @@ from carillon.ledger.records import After, NewRun, Priority, Submitted, Unique
 from carillon.platform import Platform
 from carillon.testing import eventually, running
 
+pytestmark = pytest.mark.long(seconds=80)
+
 
 @pytest.fixture
 def shop() -> Shop:

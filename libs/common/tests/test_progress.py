@@ -106,7 +106,7 @@ async def test_progress_is_visible_while_a_run_executes_and_the_last_word_stays(
         gate.open.set()
         after = (await ended(platform, run))["progress"]
 
-    assert set(during) == {"fraction", "stage", "message", "eta_seconds", "at", "partial"}
+    assert set(during) == {"fraction", "stage", "message", "eta_seconds", "at", "partial", "attempt"}
     assert (during["stage"], during["message"]) == ("count", "3000 of 3000")
     assert during["partial"] == {"counted": 3000}
     assert 0 <= during["eta_seconds"] < 1

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.long(seconds=100)
 
 IN_TWO = ("-p", "carillon.testing.plugin", "--asyncio-mode=auto", "-n", "2", "--dist", "loadfile")
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from carillon.testing.rabbitmq_node import Node
     from carillon.testing.servers import SessionServers
 
+pytestmark = pytest.mark.long(seconds=100)
+
 pytest_plugins = ["pytester"]
 
 
