@@ -238,3 +238,9 @@ def test_there_is_one_test_process_more_than_cores_and_never_many(
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
 
     assert parallel.processes() == count
+
+
+def test_auto_means_that_many_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "processes", lambda: 11)
+
+    assert request.config.hook.pytest_xdist_auto_num_workers(config=request.config) == 11

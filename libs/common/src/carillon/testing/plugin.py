@@ -101,9 +101,9 @@ def _take_part(config: pytest.Config) -> None:
         config.pluginmanager.register(config.stash[CONTROLLER], "carillon-controller")
 
 
-@pytest.hookimpl(optionalhook=True)
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """What `--numprocesses auto` means."""
+    """What `--numprocesses auto` means; pytest-xdist's own answer would come first, and is one for each core."""
     return parallel.processes()
 
 
