@@ -202,17 +202,18 @@ def test_a_run_that_is_told_to_stop_lets_every_process_stop_what_it_started(
     assert "passed" not in said
 
 
-def test_the_longest_file_is_begun_first(pytester: pytest.Pytester) -> None:
+def test_the_longest_file_is_begun_first_and_the_last_one_last(pytester: pytest.Pytester) -> None:
     short = "def test_it():\n    pass\n"
     marked = "import pytest\n\npytestmark = pytest.mark.long(seconds={})\n\n" + short
-    pytester.makepyfile(test_a=short, test_b=marked.format(30), test_c=marked.format(200), test_d=short)
+    last = marked.format(300).replace("\n\n" + short, "\n\n@pytest.mark.last\n" + short)
+    pytester.makepyfile(test_a=last, test_b=marked.format(30), test_c=marked.format(200), test_d=short)
 
     result = pytester.runpytest_subprocess(
         "-p", "carillon.testing.plugin", "-n", "1", "--dist", "loadfile", "--no-loadscope-reorder", "-v"
     )
 
     order = [line.split("::")[0][-4] for line in result.outlines if line.startswith("[gw0]")]
-    assert order == ["c", "b", "a", "d"]
+    assert order == ["c", "b", "d", "a"]
 
 
 def test_who_was_told_of_a_rabbitmq_installs_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,12 +119,16 @@ class Worker:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Put the files that take longest first, so that none of them is begun when the others are done."""
+        """Put the files that take longest first, so that none of them is begun when the others are done.
+
+        A file that says it is the last is begun when no other is left to begin, and has the machine almost to itself.
+        """
         seconds: dict[Path, float] = defaultdict(float)
         for item in items:
             if (mark := item.get_closest_marker("long")) is not None:
                 seconds[item.path] = max(seconds[item.path], float(mark.kwargs["seconds"]))
-        items.sort(key=lambda item: -seconds[item.path])
+        last = {item.path for item in items if item.get_closest_marker("last") is not None}
+        items.sort(key=lambda item: (item.path in last, -seconds[item.path]))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:

@@ -88,6 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
             "markers", f"{marker}: of the {suite.name} suite; added to every test that asks for {asked}"
         )
     config.addinivalue_line("markers", "long(seconds): about how long a file takes; the longest are begun first")
+    config.addinivalue_line("markers", "last: a file that is begun when no other is left, because it needs the cores")
     _take_part(config)
 
 
