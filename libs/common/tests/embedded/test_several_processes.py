@@ -175,6 +175,14 @@ WAITS = """
 """
 
 
+#: pytest that heeds Ctrl-C even where these tests were started in the background of a shell, which lets them ignore it.
+HEEDFUL = """
+import signal, sys, pytest
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize(
     ("number", "whom"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.kill), (signal.SIGINT, os.killpg)],
     ids=["told", "interrupted", "interrupted-in-a-terminal"],
@@ -189,13 +197,13 @@ def test_a_run_that_is_told_to_stop_lets_every_process_stop_what_it_started(
         os.mkfifo(door)
 
     session = subprocess.Popen(
-        [sys.executable, "-m", "pytest", *IN_TWO], cwd=pytester.path, text=True, stdout=subprocess.PIPE,
+        [sys.executable, "-c", HEEDFUL, *IN_TWO], cwd=pytester.path, text=True, stdout=subprocess.PIPE,
         start_new_session=True,
     )  # fmt: skip
     # Opening a named pipe waits for whoever opens its other end: the test of each file.
     with doors[0].open("w"), doors[1].open("w"):
         whom(session.pid, number)
-        said, _ = session.communicate(timeout=60)
+        said, _ = session.communicate(timeout=100)
 
     assert session.returncode == pytest.ExitCode.INTERRUPTED, said
     assert all(door.with_suffix(".stopped").exists() for door in doors), said
