@@ -3,6 +3,8 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 ARGS ?=
+# A file's tests stay in one process, and the longest files are begun first (docs/decisions/0021).
+TOGETHER := --numprocesses auto --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup run tour test test-compose check lint types boundaries bench chaos clean
@@ -18,8 +20,8 @@ tour: setup  ## watch one event go through every service of the platform that `m
 setup:  ## make or refresh .venv; quick when nothing changed
 	@sh deploy/bootstrap
 
-test: setup  ## run all tests (a part of them: make test ARGS="services/backup -k restore")
-	@exec $(BIN)/pytest $(ARGS)
+test: setup  ## run all tests, several files at once (a part, one after the other: make test ARGS="services/backup -k restore")
+	@exec $(BIN)/pytest $(or $(ARGS),$(TOGETHER))
 
 test-compose: setup  ## try the images and docker-compose.yml for real; needs docker, takes minutes
 	@exec $(BIN)/pytest -x -m compose tests/compose $(ARGS)

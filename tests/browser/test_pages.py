@@ -12,7 +12,11 @@ from tests.browser.looking import card, confirm
 
 from carillon.testing import eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("bells")]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("bells"),
+    pytest.mark.long(seconds=100),
+]
 
 PAGES = ("/", "/runs", "/dead-letters", "group", "/audit", "/docs", "/docs/events", "run")
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text()

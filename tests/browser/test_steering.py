@@ -10,7 +10,11 @@ import pytest_asyncio
 from playwright.async_api import expect
 from tests.browser.looking import card, confirm
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("bells")]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("bells"),
+    pytest.mark.long(seconds=60),
+]
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
 

@@ -27,6 +27,8 @@ from carillon.migrations import migrate
 from carillon.settings import PlatformSettings
 from carillon.testing import InProcess, eventually, running
 
+pytestmark = pytest.mark.long(seconds=100)
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)

@@ -25,6 +25,8 @@ from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.testing import eventually
 
+pytestmark = pytest.mark.long(seconds=140)
+
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 #: What follows the broker in the README's command.
 TASKIQ_OPTIONS = re.findall(r"`taskiq worker \S+ ([^`]*)`", README)[0].split()

@@ -26,6 +26,8 @@ from carillon.testing import eventually, running
 from carillon.worker import children
 from carillon.worker.crossing import packed, unpacked
 
+pytestmark = pytest.mark.long(seconds=120)
+
 #: Processes know nothing of the transport, so that most of what they do is tried with one.
 ONCE = pytest.mark.parametrize("transport", ["postgres"])
 

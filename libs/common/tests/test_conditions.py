@@ -20,6 +20,8 @@ from carillon.operator import get_operator
 from carillon.platform import Platform
 from carillon.testing import eventually, running
 
+pytestmark = pytest.mark.long(seconds=80)
+
 
 @pytest.fixture
 def shop() -> Shop:

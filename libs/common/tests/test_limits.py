@@ -26,6 +26,8 @@ from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.testing import eventually, running
 
+pytestmark = pytest.mark.long(seconds=100)
+
 ADA = Actor("ada", "a test")
 ADA_S = new_id()
 

@@ -120,7 +120,7 @@ async def test_what_nobody_knows_is_neither_held_nor_let_go(shop, word):
             await getattr(shop, word)(**named)
 
 
-@pytest.mark.parametrize("run", [new_id(), str(new_id()), "shop.add", ""])
+@pytest.mark.parametrize("run", [new_id(), str(new_id()), "shop.add", ""], ids=["id", "text", "name", "nothing"])
 async def test_a_run_that_nobody_knows_cannot_be_steered(ada, run):
     for act in (ada.cancel(run), ada.pause(run=run), ada.resume(run=run), ada.replay(run), ada.settle(run)):
         with pytest.raises(NotFoundError, match=f"no run has the id {str(run)!r}; it was deleted, or ended"):

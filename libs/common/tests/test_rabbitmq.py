@@ -8,7 +8,7 @@ import json
 import pickle
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +28,8 @@ from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.testing import eventually, running
 from carillon.transports import rabbitmq_events
+
+pytestmark = pytest.mark.long(seconds=60)
 
 PLACED = "shop.order_placed.v1"
 STRUCTURED = "application/cloudevents+json"
@@ -377,3 +379,20 @@ async def test_a_binding_that_is_removed_is_there_again(platform, settings, shop
             queue = await channel.get_queue(f"{settings.rabbit_queue_prefix}.shop.events")
             await queue.unbind("events", PLACED)
         await eventually(heard_again, within=10)
+
+
+async def test_hearing_ends_although_the_binding_forgets_that_it_was_cancelled(platform, settings, shop, monkeypatch):
+    monkeypatch.setattr(rabbitmq_events, "BINDING_SECONDS", 0.01)
+    began = asyncio.Event()
+
+    async def bind(_: object) -> None:
+        began.set()
+        # As `asyncio.wait_for` does before Python 3.12 when the answer comes at the same moment.
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async with hearing(settings, shop, platform):
+        monkeypatch.setattr(rabbitmq_events._Hearing, "bind", bind)
+        await asyncio.wait_for(began.wait(), 15)
+
+    assert began.is_set()

@@ -20,6 +20,8 @@ from carillon.platform import Platform
 from carillon.settings import PlatformSettings
 from carillon.testing import eventually, running
 
+pytestmark = pytest.mark.long(seconds=90)
+
 SOON = timedelta(milliseconds=200)
 LATER = timedelta(milliseconds=300)
 AGAIN = Retry(attempts=2, base=timedelta(milliseconds=10))

@@ -20,6 +20,8 @@ from carillon.ledger.records import NewRun
 from carillon.platform import Platform
 from carillon.testing import eventually, running
 
+pytestmark = pytest.mark.long(seconds=70)
+
 
 @pytest.fixture
 def shop() -> Shop:

@@ -190,7 +190,9 @@ def settled_url(database_url: str) -> str:
 @pytest.fixture(scope="module")
 def bells(settled_url: str) -> Iterator[None]:
     """The domain of bells at work."""
-    with working(PlatformSettings(database_url=settled_url, rabbit_url=None, rabbit_host=None)):
+    # Tests make runs of long ago, which the worker would drop while they look at them.
+    kept = {"task_tracking_retention_hours": 876_600}
+    with working(PlatformSettings(database_url=settled_url, rabbit_url=None, rabbit_host=None, **kept)):
         yield
 
 
@@ -227,6 +229,7 @@ def start(settled_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             "STORAGE_URL": str(folder / "storage"),
             "GATEWAY_PORT": str(port),
             "GATEWAY_KEY_FILE": str(folder / "key"),
+            "TASK_TRACKING_RETENTION_HOURS": "876600",
             **settings,
         }
         with (folder / "log").open("wb") as log:

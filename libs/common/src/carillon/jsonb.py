@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pydantic_core import to_json
+from pydantic_core import to_json, to_jsonable_python
 
 #: The escape of NUL. An even number of backslashes before it is text that only looks like one.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -19,7 +19,7 @@ def loses_numbers(value: object, encoded: bytes) -> bool:
     """Whether a float of this value is no number, or infinite: its JSON text has null in place of each such."""
     if value is None or b"null" not in encoded:
         return False
+    # A model decides for itself how its floats are written, so it is made plain first; there they are still floats.
+    plain = to_jsonable_python(value, serialize_unknown=True)
     # Where nothing was lost, these are the same.
-    return to_json(value, inf_nan_mode="constants", serialize_unknown=True) != to_json(
-        value, inf_nan_mode="null", serialize_unknown=True
-    )
+    return to_json(plain, inf_nan_mode="constants") != to_json(plain, inf_nan_mode="null")

@@ -9,8 +9,11 @@ import urllib.request
 
 import asyncpg
 import psutil
+import pytest
 
 from carillon.embedded.addresses import noted_addresses
+
+pytestmark = pytest.mark.long(seconds=110)
 
 
 def test_ctrl_c_leaves_no_process_and_the_next_start_finds_the_data(start, place) -> None:

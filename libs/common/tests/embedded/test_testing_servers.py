@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from carillon.testing.rabbitmq_node import Node
     from carillon.testing.servers import SessionServers
+
+pytestmark = pytest.mark.long(seconds=100)
 
 pytest_plugins = ["pytester"]
 
@@ -157,6 +160,20 @@ async def test_a_node_of_our_own_gives_vhosts_to_its_user(node: Node, monkeypatc
     await asyncio.to_thread(server.delete_vhost, made)
 
     assert made.rsplit("/", 1)[1] not in await asyncio.to_thread(node.ctl, "list_vhosts", "name")
+
+
+async def test_another_process_that_is_told_of_a_node_has_vhosts_of_it_too(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = RabbitMQ(), RabbitMQ()
+    monkeypatch.setattr(first, "_url", node.url)
+    monkeypatch.setattr(first, "_node", node)
+
+    second.take_over(json.loads(json.dumps(first.hand_over())))
+    made = await asyncio.to_thread(second.create_vhost)
+
+    assert made is not None
+    assert made.rsplit("/", 1)[1] in await asyncio.to_thread(node.ctl, "list_vhosts", "name")
 
 
 KILLED = """

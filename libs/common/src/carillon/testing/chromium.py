@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from carillon.testing import apt
 
@@ -44,6 +44,14 @@ class Chromium:
             if self._program is None:
                 self.missing = f"{self._broken[-1]}; {MISSING}" if self._broken else MISSING
         return self._program
+
+    def hand_over(self) -> dict[str, Any]:
+        """What was found, for `take_over` in another process of this session."""
+        return {"program": self._program, "missing": self.missing}
+
+    def take_over(self, found: dict[str, Any]) -> None:
+        """Use what another process found; it is neither tried nor installed again."""
+        self._program, self.missing = found["program"], found["missing"]
 
     def stop(self) -> None:
         """Nothing of ours runs."""

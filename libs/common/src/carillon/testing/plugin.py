@@ -1,7 +1,8 @@
 """A pytest plugin: fresh databases, Redis databases, RabbitMQ vhosts and a Chromium for the tests that ask for them.
 
 Use it with `pytest_plugins = ["carillon.testing.plugin"]`. Nothing is looked for or started before a test asks; what
-was started is stopped at the end, which may come by Ctrl-C or SIGTERM.
+was started is stopped at the end, which may come by Ctrl-C or SIGTERM. Where pytest-xdist runs tests in several
+processes, all of them use what the first one found or started; only a private RabbitMQ belongs to one of them.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ import os
 import secrets
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from carillon.testing import termination
+from carillon.testing import parallel, termination
 from carillon.testing.chromium import Chromium
 from carillon.testing.rabbitmq import RabbitMQ
 from carillon.testing.servers import SessionServers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from carillon.testing.rabbitmq_node import Node
 
@@ -33,6 +35,12 @@ class Need(Protocol):
 
     def find(self) -> str | None:
         """Where it is, or None, and then `missing` says why."""
+
+    def hand_over(self) -> dict[str, Any]:
+        """What was found, for `take_over` in another process of this session; JSON takes it."""
+
+    def take_over(self, found: dict[str, Any]) -> None:
+        """Use what another process found."""
 
     def stop(self) -> None:
         """Stop what was started."""
@@ -58,6 +66,10 @@ SERVERS = pytest.StashKey[SessionServers]()
 RABBITMQ = pytest.StashKey[RabbitMQ]()
 #: By marker.
 SUITES = pytest.StashKey[dict[str, Suite]]()
+#: Only in a process that gives tests to others.
+CONTROLLER = pytest.StashKey[parallel.Controller]()
+#: What tests may need besides the suites: the fixture that everything of a kind is made from.
+ADDRESSES, PRIVATE = "test_servers", "private_rabbitmq"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SERVERS] = SessionServers()
     config.stash[RABBITMQ] = rabbitmq
     config.stash[SUITES] = {
-        "rabbitmq": Suite("RabbitMQ", rabbitmq, frozenset({"rabbit_url", "rabbit_prefix", "private_rabbitmq"})),
+        "rabbitmq": Suite("RabbitMQ", rabbitmq, frozenset({"rabbit_url", "rabbit_prefix", PRIVATE})),
         "browser": Suite("browser", Chromium(say), frozenset({"chromium"})),
     }
     for marker, suite in config.stash[SUITES].items():
@@ -75,6 +87,25 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line(
             "markers", f"{marker}: of the {suite.name} suite; added to every test that asks for {asked}"
         )
+    config.addinivalue_line("markers", "long(seconds): about how long a file takes; the longest are begun first")
+    config.addinivalue_line("markers", "last: a file that is begun when no other is left, because it needs the cores")
+    _take_part(config)
+
+
+def _take_part(config: pytest.Config) -> None:
+    """Be one of several test processes, where pytest-xdist started them or is about to."""
+    if hasattr(config, "workerinput"):
+        worker = parallel.Worker(config, _needs, partial(_take_over, config), partial(_not_run, config))
+        config.pluginmanager.register(worker, "carillon-worker")
+    elif getattr(config.option, "tx", None) and config.option.dist != "no" and not config.option.collectonly:
+        config.stash[CONTROLLER] = parallel.Controller(partial(_hand_over, config))
+        config.pluginmanager.register(config.stash[CONTROLLER], "carillon-controller")
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What `--numprocesses auto` means; pytest-xdist's own answer would come first, and is one for each core."""
+    return parallel.processes()
 
 
 def _speaker(config: pytest.Config) -> Callable[[str], None]:
@@ -104,11 +135,54 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     if session.config.option.collectonly or session.testsfailed:
         return
     termination.heed()
+    if hasattr(session.config, "workerinput"):
+        return
+    needs = _needs(session.items)
     for marker, suite in session.config.stash[SUITES].items():
-        if any(item.get_closest_marker(marker) for item in session.items):
+        if marker in needs:
             suite.need.find()
-    if any("private_rabbitmq" in getattr(item, "fixturenames", ()) for item in session.items):
+    if PRIVATE in needs:
         session.config.stash[RABBITMQ].private()
+
+
+def _needs(items: Iterable[pytest.Item]) -> set[str]:
+    """What these tests ask for: the names of their markers and fixtures."""
+    words: set[str] = set()
+    for item in items:
+        words.update(mark.name for mark in item.iter_markers())
+        words.update(getattr(item, "fixturenames", ()))
+    return words
+
+
+def _hand_over(config: pytest.Config, needs: Iterable[str]) -> dict[str, Any]:
+    """Get what tests in other processes need, and say where it is."""
+    found: dict[str, Any] = {}
+    for marker, suite in config.stash[SUITES].items():
+        if marker in needs:
+            suite.need.find()
+            found[marker] = suite.need.hand_over()
+    if PRIVATE in needs:
+        config.stash[RABBITMQ].provide()
+    if ADDRESSES in needs:
+        found[ADDRESSES] = config.stash[SERVERS].hand_over()
+    return found
+
+
+def _take_over(config: pytest.Config, found: dict[str, Any]) -> None:
+    """Use what the controller found."""
+    for marker, suite in config.stash[SUITES].items():
+        if marker in found:
+            suite.need.take_over(found[marker])
+    if ADDRESSES in found:
+        config.stash[SERVERS].take_over(found[ADDRESSES])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Start a node of our own in the process that needs it, and before its first test's time begins to run."""
+    if PRIVATE in getattr(item, "fixturenames", ()):
+        item.config.stash[RABBITMQ].private()
+    return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -124,8 +198,22 @@ def _suites_not_run(config: pytest.Config) -> list[Suite]:
     return [suite for suite in config.stash.get(SUITES, {}).values() if suite.not_run]
 
 
+def _not_run(config: pytest.Config) -> dict[str, dict[str, Any]]:
+    """By marker: what this process left out, and what was missing."""
+    suites = config.stash[SUITES].items()
+    return {
+        marker: {"tests": suite.not_run, "missing": suite.need.missing} for marker, suite in suites if suite.not_run
+    }
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Stop what was started; on CI a suite that did not run is a failure."""
+    """Stop what was started, after the last fixture; on CI a suite that did not run is a failure."""
+    if (controller := session.config.stash.get(CONTROLLER, None)) is not None:
+        for marker, left_out in controller.not_run().items():
+            suite = session.config.stash[SUITES][marker]
+            suite.not_run += left_out["tests"]
+            suite.need.missing = left_out["missing"]
     for suite in session.config.stash[SUITES].values():
         suite.need.stop()
     session.config.stash[SERVERS].stop()

@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import aio_pika
@@ -15,7 +16,16 @@ from aio_pika.exceptions import AMQPError
 
 from carillon.testing import apt
 from carillon.testing.blocking import wait_for
-from carillon.testing.rabbitmq_node import ContainerNode, Node, NodeError, PrivateNode, container_engine, programs
+from carillon.testing.rabbitmq_node import (
+    ContainerNode,
+    Control,
+    Node,
+    NodeError,
+    PrivateNode,
+    container_engine,
+    have_image,
+    programs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +48,8 @@ class RabbitMQ:
         self._url: str | None = None
         self._node: Node | None = None
         self._private: Node | None = None
+        self._told: Control | None = None
+        self._may_install = True
         #: Why there is none, once that is known.
         self.missing: str | None = None
 
@@ -54,6 +66,30 @@ class RabbitMQ:
             if self._private is None:
                 self.missing = MISSING
         return self._private
+
+    def provide(self) -> None:
+        """See to it that another process of this session can start a node, which may not install anything."""
+        if programs():
+            return
+        if (engine := container_engine()) is not None:
+            with suppress(NodeError):
+                have_image(engine)
+                return
+        try:
+            self._install()
+        except (apt.AptError, OSError, subprocess.SubprocessError) as error:
+            self._say(f"RabbitMQ for the tests, tried and failed: apt-get: {error}")
+
+    def hand_over(self) -> dict[str, Any]:
+        """What was found, for `take_over` in another process of this session; strings, lists and dictionaries."""
+        control = self._node.control if self._node is not None else None
+        return {"url": self._url, "missing": self.missing, "control": asdict(control) if control else None}
+
+    def take_over(self, found: dict[str, Any]) -> None:
+        """Use what another process found, and install nothing, which it did where it could be done."""
+        self._url, self.missing = found["url"], found["missing"]
+        self._told = Control(**found["control"]) if found["control"] else None
+        self._may_install = False
 
     def stop(self) -> None:
         """Stop what was started."""
@@ -136,35 +172,22 @@ class RabbitMQ:
         return ContainerNode(engine)
 
     def _bought(self) -> Node | None:
-        if programs() or not apt.may_install():
-            return None
+        return self._installed() if self._install() else None
+
+    def _install(self) -> bool:
+        if programs() or not self._may_install or not apt.may_install():
+            return False
         self._say("installing rabbitmq-server for the tests (apt-get, about a minute) ...")
         apt.install("rabbitmq-server")
-        return self._installed()
+        return True
 
-    def _control(self) -> Callable[..., str] | None:
+    def _control(self) -> Control | None:
         if self._node is not None:
-            return self._node.ctl
-        control = shutil.which("rabbitmqctl")
-        return _system_control(control) if control and os.geteuid() == 0 else None
-
-
-def _system_control(program: str) -> Callable[..., str]:
-    def control(*arguments: str) -> str:
-        done = subprocess.run(
-            [program, "-q", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            stdin=subprocess.DEVNULL,
-            cwd="/",
-        )
-        if done.returncode != 0:
-            raise NodeError(done.stderr.strip() or done.stdout.strip())
-        return done.stdout
-
-    return control
+            return self._node.control
+        if self._told is not None:
+            return self._told
+        program = shutil.which("rabbitmqctl")
+        return Control([program]) if program and os.geteuid() == 0 else None
 
 
 def with_vhost(url: str, name: str) -> str:

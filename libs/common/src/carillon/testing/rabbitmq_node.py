@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -43,8 +44,25 @@ class NodeError(Exception):
     """A RabbitMQ of our own did not do what it was told; the sentence says what it said."""
 
 
+@dataclass(frozen=True)
+class Control:
+    """How rabbitmqctl is run for one node, in a form that another process can be told."""
+
+    command: list[str]
+    #: None is the environment of whoever runs it.
+    env: dict[str, str] | None = None
+
+    def __call__(self, *arguments: str) -> str:
+        """Run rabbitmqctl and return what it printed; raises `NodeError`."""
+        return _run([*self.command, "-q", *arguments], CONTROL_SECONDS, self.env)
+
+
 class Node(Protocol):
     """A RabbitMQ that belongs to the tests alone."""
+
+    @property
+    def control(self) -> Control:
+        """How rabbitmqctl is run for it."""
 
     @property
     def url(self) -> str:
@@ -104,9 +122,11 @@ def _wipe(node: Node, port: int) -> None:
 def _run(command: list[str], seconds: float, env: dict[str, str] | None = None) -> str:
     what = f"`{' '.join(command[:4])}`"
     try:
+        # In the root folder, because Debian's rabbitmqctl becomes another user, who must be able to enter where it is.
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=seconds, env=env, stdin=subprocess.DEVNULL
-        )
+            command, capture_output=True, text=True, check=False, timeout=seconds, env=env, cwd="/",
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         message = f"{what} did not end within {seconds:g} s"
         raise NodeError(message) from None
@@ -138,10 +158,14 @@ class PrivateNode:
         """The address of its default vhost."""
         return f"amqp://guest:guest@127.0.0.1:{self._port}/"
 
+    @property
+    def control(self) -> Control:
+        """How rabbitmqctl is run for it."""
+        return Control([str(self._scripts / "rabbitmqctl"), "-n", self._env["RABBITMQ_NODENAME"]], self._env)
+
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl against this node."""
-        control = str(self._scripts / "rabbitmqctl")
-        return _run([control, "-q", "-n", self._env["RABBITMQ_NODENAME"], *arguments], CONTROL_SECONDS, self._env)
+        return self.control(*arguments)
 
     def restart(self) -> None:
         """Stop the program and start it again on the same data."""
@@ -242,9 +266,14 @@ class ContainerNode:
         """The address of its default vhost."""
         return f"amqp://carillon:carillon@127.0.0.1:{self._port}/"
 
+    @property
+    def control(self) -> Control:
+        """How rabbitmqctl is run for it."""
+        return Control([self._engine, "exec", self.name, "rabbitmqctl"])
+
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl in the container."""
-        return _run([self._engine, "exec", self.name, "rabbitmqctl", "-q", *arguments], CONTROL_SECONDS)
+        return self.control(*arguments)
 
     def restart(self) -> None:
         """Restart the container; its data stays."""

@@ -9,13 +9,14 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from carillon.embedded.errors import EmbeddedServerError
 from carillon.embedded.servers import Servers
 from carillon.testing.blocking import wait_for
 
@@ -51,6 +52,23 @@ class SessionServers:
         if self._redis is None:
             self._redis = find_redis() or self._own().redis_url
         return self._redis
+
+    def hand_over(self) -> dict[str, Any]:
+        """The two addresses, found or started, for `take_over` in another process of this session.
+
+        None stands for a server that cannot be had: whoever asks for it finds out by itself, and is told why.
+        """
+        found: dict[str, Any] = {}
+        for name, address in (("postgres", self.postgres), ("redis", self.redis)):
+            try:
+                found[name] = address()
+            except (ServerUnusableError, EmbeddedServerError, OSError, TimeoutError):
+                found[name] = None
+        return found
+
+    def take_over(self, found: dict[str, Any]) -> None:
+        """Use the servers of another process, which stops them after this one."""
+        self._postgres, self._redis = found["postgres"], found["redis"]
 
     def create_database(self, template: str = "template0") -> str:
         """Make a database and return its address; `template` is the name of one to copy."""

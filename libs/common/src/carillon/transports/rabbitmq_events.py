@@ -173,6 +173,7 @@ class _Hearing:
         self._queue = queue
         self._types = types
         self._binding: asyncio.Task[None] | None = None
+        self._over = False
 
     async def bind(self) -> None:
         """Have the exchange bring what the domain hears; a binding that is there stays as it is."""
@@ -186,13 +187,16 @@ class _Hearing:
 
     async def stop(self) -> None:
         """Stop hearing; what is in hand is settled first."""
+        self._over = True
         if self._binding is not None:
             self._binding.cancel()
             await asyncio.wait({self._binding})
         await self._broker.stop()
 
     async def _bind_forever(self) -> None:
-        while True:
+        # Before Python 3.12, `asyncio.wait_for`, by which aio-pika waits for the broker, forgets to be cancelled when
+        # the answer comes at the same moment.
+        while not self._over:
             await asyncio.sleep(BINDING_SECONDS)
             try:
                 async with asyncio.timeout(2 * CONNECT_SECONDS):

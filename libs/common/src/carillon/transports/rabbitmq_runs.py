@@ -143,7 +143,8 @@ class RunConsumer:
 
     async def _keep_consuming(self) -> None:
         """Begin again whenever the channel, or the queue, is gone."""
-        while True:
+        # A cancellation alone may be forgotten, as in `carillon.transports.rabbitmq_events`.
+        while not self._stopped:
             try:
                 async with asyncio.timeout(PROOF_SECONDS):
                     await self._lost.wait()
