@@ -14,7 +14,7 @@ from carillon.testing import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("bells")]
 
-PAGES = ("/", "/runs", "/dead-letters", "group", "/audit", "/docs", "/docs/events", "run")
+PAGES = ("/", "/runs", "/dead-letters", "group", "/statistics", "/audit", "/docs", "/docs/events", "run")
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
 #: The texts of the elements that are wider than the nearest ancestor which is not inline leaves them.
 WHOLE = """(elements) => elements.filter((element) => {
