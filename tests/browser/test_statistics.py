@@ -302,6 +302,27 @@ async def test_a_task_leads_to_its_runs_of_the_same_window(visit, past, ledger):
     await expect(found).to_have_count(15)
 
 
+async def test_a_total_leads_to_the_runs_that_it_counts(visit, past, ledger):
+    await ledger.execute(
+        "insert into carillon.runs (id, domain, task, state, args) "
+        "select gen_random_uuid(), d, d || '.wait', 'paused', '{}' from unnest(array['shop', 'mail', 'shop']) d"
+    )
+    page = await visit.open(f"{past}&domain=shop")
+    found = page.get_by_role("region", name="Found runs").locator("tbody tr")
+
+    for name, count in (("Ended", 25), ("Failed", 25), ("Not ended", 2)):
+        await expect(told(page, "Not ended")).to_contain_text("2")
+        await told(page, name).locator("xpath=preceding-sibling::dt").get_by_role("link").click()
+        # A page of the search has 25.
+        await expect(found).to_have_count(count)
+        await page.go_back()
+
+    await page.get_by_label("Domain").fill("mail")
+    await page.get_by_role("radio", name="Last day").check(force=True)
+    await card(page, "Tasks").get_by_role("link", name="1 run has").click()
+    await expect(found).to_have_count(1)
+
+
 async def test_where_nothing_ended_it_says_what_to_do(visit, past):
     page = await visit.open("/statistics?window=own&until=2020-01-01T00:00:00Z")
 

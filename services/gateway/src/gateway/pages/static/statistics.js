@@ -135,9 +135,10 @@ async function once() {
   return status >= 500 ? OWN_MS : null;
 }
 
-// The sentence of the API; a fault in a moment is one of the window, and needs no name before it.
+// The sentences of the API. One of the window as a whole, or of all that was asked, needs no name before it.
 function refusal(detail, errors) {
-  const sentences = errors.map((fault) => (MOMENTS.has(fault.pointer) && fault.detail.startsWith("a window") ? fault.detail : `${FIELDS[fault.pointer]?.[0].toLowerCase() ?? fault.pointer}: ${fault.detail}`));
+  const ofAll = (fault) => fault.pointer === "query" || fault.detail.startsWith("a window");
+  const sentences = errors.map((fault) => (ofAll(fault) ? fault.detail : `${FIELDS[fault.pointer]?.[0] ?? fault.pointer}: ${fault.detail}`));
   const text = sentences.join("; ") || detail;
   return `${text[0].toUpperCase()}${text.slice(1)}${text.endsWith(".") ? "" : "."}`;
 }
@@ -163,33 +164,45 @@ function asked({ since, until, share }) {
     share < 1 ? element("span", { class: "again" }, `So much ended that the numbers are estimated, from ${percent(share)} of it.`) : null];
 }
 
+// The runs that a number counts: in the same window where they ended, and of the same domain and task.
+function runs(states, { since, until } = {}) {
+  const asked = new URLSearchParams(states.map((name) => ["state", name]));
+  for (const name of ["domain", "task"]) if (wanted.get(name)) asked.set(name, wanted.get(name));
+  if (since) asked.set("finished_since", since);
+  if (until) asked.set("finished_until", until);
+  return `/runs?${asked}`;
+}
+
+const LIVING = STATES.filter((name) => !ENDED.has(name));
+
 function figures({ total, live, since, until }, ended) {
   const { counts, failure_rate: rate, per_hour: perHour, per_minute: perMinute, retried, seconds } = total;
   const executed = sum(counts, ["completed", "partial", "failed"]);
-  const living = sum(live, STATES.filter((name) => !ENDED.has(name)));
+  const living = sum(live, LIVING);
   const failed = counts.failed ?? 0;
   const others = ["cancelled", "partial"].filter((name) => counts[name]).map((name) => `${counts[name].toLocaleString("en")} ${name}`);
   const atOnce = seconds / ((Date.parse(until) - Date.parse(since)) / 1000);
   return [
-    ["Ended", ended.toLocaleString("en"), others.length ? `of them ${others.join(", ")}` : ended ? "none of them cancelled" : "nothing in this window", ""],
+    ["Ended", ended.toLocaleString("en"), others.length ? `of them ${others.join(", ")}` : ended ? "none of them cancelled" : "nothing in this window", "", ended ? runs([], { since, until }) : null],
     ["Per hour", rounded(perHour), `${rounded(perMinute)} a minute`, ""],
-    ["Failed", rate === null ? "—" : percent(rate), rate === null ? "nothing was executed" : `${failed.toLocaleString("en")} of ${executed.toLocaleString("en")} executed`, failed ? "bad" : ""],
+    ["Failed", rate === null ? "—" : percent(rate), rate === null ? "nothing was executed" : `${failed.toLocaleString("en")} of ${executed.toLocaleString("en")} executed`, failed ? "bad" : "", failed ? runs(["failed"], { since, until }) : null],
     ["Retried", retried.toLocaleString("en"), ended ? `${percent(retried / ended)} of what ended` : "nothing ended", ""],
     ["Time taken", seconds ? brief(seconds) : "—", seconds ? `${rounded(atOnce)} at once on average` : "by no run", ""],
-    ["Not ended", living.toLocaleString("en"), "now: wait or run", ""],
+    ["Not ended", living.toLocaleString("en"), "now: wait or run", "", living ? runs(LIVING) : null],
   ];
 }
 
-function figure([name, value, note, kind]) {
-  return element("div", { class: `figure ${kind}` }, element("dt", {}, name), element("dd", {}, value, element("small", {}, note)));
+function figure([name, value, note, kind, address]) {
+  const told = address ? element("a", { id: `figure-${name}`, href: address }, name) : name;
+  return element("div", { class: `figure ${kind}` }, element("dt", {}, told), element("dd", {}, value, element("small", {}, note)));
 }
 
 function nothing({ live }) {
-  const living = sum(live, STATES.filter((name) => !ENDED.has(name)));
+  const living = sum(live, LIVING);
   const advice = wanted.get("domain") || wanted.get("task")
     ? ["Nothing that fits ended in this window. Choose a longer one, or take a filter away; names are compared as they are."]
     : ["Nothing ended in this window. Choose a longer one, or submit a run: ", code("POST /api/v1/tasks"), ", ", code("carillon tour"), ", or see ", element("a", { id: "how", href: "/docs" }, "how"), "."];
-  const waiting = living ? [" ", element("a", { id: "living", href: "/runs?state=pending&state=queued&state=running&state=retrying&state=paused" }, count(living, "run has", "runs have")), " not ended yet."] : [];
+  const waiting = living ? [" ", element("a", { id: "living", href: runs(LIVING) }, count(living, "run has", "runs have")), " not ended yet."] : [];
   return card("", "Tasks", "", empty(...advice, ...waiting));
 }
 
