@@ -389,3 +389,19 @@ async def test_forty_long_names_fit(tab, forty, width):
     assert await page.evaluate("document.documentElement.scrollWidth") == width
     parts = page.locator("main").locator("h1, h2, dt, dd, p, th, td, th a, td a, td span, th button, svg, label, .card")
     assert await parts.evaluate_all(OVERFLOWING) == []
+
+
+async def test_the_head_of_the_table_and_the_bar_stay_in_reach_below(tab, forty):
+    visit = await tab(viewport={"width": 1280, "height": 700})
+    page = await visit.open(forty)
+    await expect(lines(page)).to_have_count(40)
+
+    await page.mouse.wheel(0, 1500)
+    await page.wait_for_function("scrollY > 1000")
+
+    await expect(sort_button(page, "Failed")).to_be_in_viewport()
+    for button in (sort_button(page, "Failed"), sort_button(page, "Time taken"), page.get_by_role("link", name="Runs")):
+        # Refused where something else lies above it.
+        await button.click(trial=True, timeout=5000)
+    await sort_button(page, "Failed").click()
+    await expect(names(page).first).to_contain_text("_39")

@@ -84,10 +84,10 @@ function row(one, { total, since, until }, common) {
   return element("tr", {},
     element("th", { scope: "row" }, element("a", { id: `runs-${one.task}`, class: "strong", href: address({}) }, ...breakable(one.task))),
     cell("Ended", "", whole(all), element("span", { class: "line sub" }, `${rounded(perHour)} / h`)),
-    cell("Failed", "bar", failed ? element("a", { id: `failed-${one.task}`, class: "fault", href: address({ state: "failed" }), "aria-label": `${whole(failed)} failed, of ${one.task}` }, whole(failed)) : element("span", { class: "soft" }, "0"), part("failed", failed, total.counts.failed ?? 0)),
+    cell("Failed", "parted", failed ? element("a", { id: `failed-${one.task}`, class: "fault", href: address({ state: "failed" }), "aria-label": `${whole(failed)} failed, of ${one.task}` }, whole(failed)) : element("span", { class: "soft" }, "0"), part("failed", failed, total.counts.failed ?? 0)),
     cell("Failed share", "", rate === null ? element("span", { class: "soft" }, "—") : element("span", { class: rate ? "fault" : "soft" }, percent(rate))),
     cell("Retried", "", element("span", { class: retried ? null : "soft" }, whole(retried)), retried ? element("span", { class: "line sub" }, percent(retried / all)) : null),
-    cell("Time taken", "bar", brief(seconds), part("time", seconds, total.seconds)),
+    cell("Time taken", "parted", brief(seconds), part("time", seconds, total.seconds)),
     ...spans("Took", one.duration), ...spans("Waited", one.wait),
     element("td", { class: "drawn", "data-title": "" }, one.duration || one.wait ? spread(common, one) : element("span", { class: "sub" }, "none of them started")));
 }
