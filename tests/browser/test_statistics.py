@@ -384,7 +384,7 @@ async def test_who_stands_in_the_table_keeps_their_place_when_it_is_counted_anew
     await expect(link(page, "late.hour")).to_be_focused()
 
 
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [360, 1180, 1181, 1280])
 async def test_forty_long_names_fit(tab, forty, width):
     visit = await tab(viewport={"width": width, "height": 900})
 
