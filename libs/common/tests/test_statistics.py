@@ -70,6 +70,25 @@ async def test_a_window_is_counted_by_task_state_and_minute(connection, history)
     assert found.live == {"queued": 1}
 
 
+async def test_what_was_retried_and_how_long_it_all_took_is_summed_by_task(connection, history):
+    await connection.execute(ENDED, 5, "shop.add", "completed", NOON)
+    await connection.execute(ENDED, 2, "mail.send", "failed", NOON)
+    # The third attempt after two failures, the second after a snooze, and a run that ended before it started.
+    for attempt, uncounted, started in ((3, 0, "- interval '30 seconds'"), (2, 1, ""), (1, 0, "+ null::interval")):
+        await connection.execute(
+            "insert into carillon.runs (id, ended_on, domain, task, state, args, attempt, uncounted, started_at, "
+            f"finished_at) values (gen_random_uuid(), $1, 'mail', 'mail.send', 'cancelled', '{{}}', $2, $3, "
+            f"$4::timestamptz {started}, $4)",
+            NOON.date(), attempt, uncounted, NOON,
+        )  # fmt: skip
+
+    found = await history.statistics(Window(since=NOON, until=NOON + HOUR))
+
+    assert (found.total.retried, found.total.seconds) == (1, 44)
+    told = {task.task: (task.total.retried, task.total.seconds) for task in found.tasks}
+    assert told == {"shop.add": (0, 10), "mail.send": (1, 34)}
+
+
 async def test_one_task_and_one_domain_are_counted_by_themselves(connection, history):
     await connection.execute(ENDED, 3, "shop.add", "completed", NOON)
     await connection.execute(ENDED, 2, "mail.send", "cancelled", NOON)
@@ -86,11 +105,14 @@ async def test_one_task_and_one_domain_are_counted_by_themselves(connection, his
 async def test_of_a_long_past_a_share_is_read_and_said(connection, history, monkeypatch):
     monkeypatch.setattr(statistics_module, "MOST_BYTES", 500_000)
     await connection.execute(ENDED, 20_000, "shop.add", "completed", NOON - 10 * HOUR)
+    await connection.execute("update carillon.runs set attempt = 2")
 
     found = await history.statistics(Window(since=NOON - 11 * HOUR, until=NOON + 11 * HOUR))
 
     assert 0.05 < found.share < 0.5
     assert found.total.counts["completed"] == pytest.approx(20_000, rel=0.3)
+    assert found.total.seconds == pytest.approx(2 * found.total.counts["completed"], abs=4)
+    assert found.total.retried == pytest.approx(found.total.counts["completed"], abs=1)
     assert found.tasks[0].duration == Spread(2, 2, 2)
 
 

@@ -119,6 +119,8 @@ def test_statistics_count_what_ended_in_the_window(gateway, rung):
     assert (told["share"], task["task"], task["total"]["failure_rate"]) == (1, "bells.ring", 0)
     assert told["total"]["counts"]["completed"] == sum(b["counts"]["completed"] for b in told["buckets"]) >= 1
     assert 0 <= task["duration"]["p50"] <= task["duration"]["p99"]
+    assert task["total"]["retried"] == told["total"]["retried"] == 0
+    assert 0 < task["total"]["seconds"] == told["total"]["seconds"]
     assert (none["total"]["counts"], none["tasks"]) == ({}, [])
     assert gateway.http.get(STATISTICS, params={"since": before, "until": until}).status_code == 422
 

@@ -166,7 +166,7 @@ def test_statistics_have_a_line_for_each_task(asked) -> None:
 
     assert shown.returncode == 0, shown.stderr
     assert "Now there is 1 queued." in shown.stdout
-    assert shown.stdout.splitlines()[-1].split()[:4] == ["shop.pack", "1", "100.00%", "0.00"]
+    assert shown.stdout.splitlines()[-1].split()[:5] == ["shop.pack", "1", "100.00%", "1", "0.00"]
     assert json.loads(as_json.stdout)["total"]["counts"] == {"failed": 1}
     assert "Nothing ended." in nothing.stdout
 

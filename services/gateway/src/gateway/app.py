@@ -96,6 +96,7 @@ ROUTES = (
     pages.run,
     pages.runs,
     pages.dead_letters,
+    pages.statistics,
     pages.audit,
     pages.api_documentation,
     pages.event_documentation,

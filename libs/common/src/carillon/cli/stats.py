@@ -18,7 +18,7 @@ from carillon.ledger.statistics import Numbers, Spread, Statistics, TaskNumbers,
 from carillon.ledger.typed import moment
 
 STATES = ("completed", "failed", "cancelled", "partial")
-COLUMNS = ("task", *STATES, "failed %", "per minute", "took p50", "p95", "p99", "waited p50", "p95", "p99")
+COLUMNS = ("task", *STATES, "failed %", "retried", "per minute", "took p50", "p95", "p99", "waited p50", "p95", "p99")
 
 
 class Asked(NamedTuple):
@@ -61,7 +61,7 @@ def _line(task: TaskNumbers) -> list[object]:
 
 def _counted(numbers: Numbers) -> list[object]:
     rate = "" if numbers.failure_rate is None else f"{numbers.failure_rate:.2%}"
-    return [*(numbers.counts.get(state, "") for state in STATES), rate, f"{numbers.per_minute:.2f}"]
+    return [*(numbers.counts.get(state, "") for state in STATES), rate, numbers.retried, f"{numbers.per_minute:.2f}"]
 
 
 def _spread(spread: Spread | None) -> list[str]:

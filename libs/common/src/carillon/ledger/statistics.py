@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -39,7 +39,9 @@ where r.finished_at >= $1 and r.finished_at < $2 and r.ended_on between $3 and $
   and ($5::text is null or r.task = $5) and ($6::text is null or r.domain = $6)
 """
 _COUNTS = """
-select date_trunc($7, r.finished_at, 'UTC') as at, r.task, r.state, count(*) as count
+select date_trunc($7, r.finished_at, 'UTC') as at, r.task, r.state, count(*) as count,
+    count(*) filter (where r.attempt - r.uncounted > 1) as retried,
+    coalesce(sum(extract(epoch from r.finished_at - r.started_at)), 0)::float8 as seconds
 from {ended} group by 1, 2, 3
 """
 _SPREADS = """
@@ -90,6 +92,10 @@ class Numbers:
     failure_rate: float | None
     per_minute: float
     per_hour: float
+    #: Those that were attempted again because an attempt had failed; snoozes and lost workers are not counted.
+    retried: int
+    #: How long their last attempts took altogether.
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +132,20 @@ class Statistics:
     live: Mapping[str, int]
 
 
+@dataclass(slots=True)
+class _Sum:
+    """What was read of some runs, not scaled up yet."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    retried: int = 0
+    seconds: float = 0.0
+
+    def add(self, row: Row) -> None:
+        self.counts[row["state"]] += row["count"]
+        self.retried += row["retried"]
+        self.seconds += row["seconds"]
+
+
 async def statistics(engine: AsyncEngine, window: Window) -> Statistics:
     """Count; raises `SearchTooWideError` when one of the questions takes longer than five seconds."""
     first, last = window.since.astimezone(UTC).date(), window.until.astimezone(UTC).date()
@@ -154,14 +174,14 @@ async def _share(ask: Ask, window: Window, first: date, last: date) -> float:
 def _put_together(
     window: Window, share: float, counts: Sequence[Row], spreads: Sequence[Row], live: Mapping[str, int]
 ) -> Statistics:
-    total: Counter[str] = Counter()
-    by_task: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    total, by_task = _Sum(), defaultdict[str, _Sum](_Sum)
     by_moment: defaultdict[datetime, Counter[str]] = defaultdict(Counter)
     for row in counts:
-        for counter in (total, by_task[row["task"]], by_moment[row["at"]]):
-            counter[row["state"]] += row["count"]
+        total.add(row)
+        by_task[row["task"]].add(row)
+        by_moment[row["at"]][row["state"]] += row["count"]
     spread_of = {row["task"]: row for row in spreads}
-    busiest = sorted(by_task, key=lambda task: (-by_task[task].total(), task))[:MOST_TASKS]
+    busiest = sorted(by_task, key=lambda task: (-by_task[task].counts.total(), task))[:MOST_TASKS]
     return Statistics(
         window=window,
         share=share,
@@ -180,15 +200,18 @@ def _put_together(
     )
 
 
-def _numbers(window: Window, share: float, found: Counter[str]) -> Numbers:
-    executed = found[State.COMPLETED] + found[State.PARTIAL] + found[State.FAILED]
+def _numbers(window: Window, share: float, found: _Sum) -> Numbers:
+    counts = found.counts
+    executed = counts[State.COMPLETED] + counts[State.PARTIAL] + counts[State.FAILED]
     hours = (window.until - window.since) / timedelta(hours=1)
-    per_hour = found.total() / share / hours
+    per_hour = counts.total() / share / hours
     return Numbers(
-        counts=_scaled(found, share),
-        failure_rate=found[State.FAILED] / executed if executed else None,
+        counts=_scaled(counts, share),
+        failure_rate=counts[State.FAILED] / executed if executed else None,
         per_minute=per_hour / 60,
         per_hour=per_hour,
+        retried=round(found.retried / share),
+        seconds=found.seconds / share,
     )
 
 

@@ -64,6 +64,12 @@ def dead_letters() -> Response[str]:
     return _page("dead-letters.html", here="dead-letters")
 
 
+@get("/statistics", include_in_schema=False, sync_to_thread=False)
+def statistics() -> Response[str]:
+    """Where time and failures go, by task; its script fills it."""
+    return _page("statistics.html", here="statistics")
+
+
 @get("/audit", include_in_schema=False, sync_to_thread=False)
 def audit() -> Response[str]:
     """Who did what, and whether the trail holds; its script fills it."""

@@ -90,7 +90,9 @@ def _view(found: Statistics) -> StatisticsView:
 
 
 def _numbers(found: Numbers) -> NumbersView:
-    return NumbersView(dict(found.counts), found.failure_rate, found.per_minute, found.per_hour)
+    return NumbersView(
+        dict(found.counts), found.failure_rate, found.per_minute, found.per_hour, found.retried, found.seconds
+    )
 
 
 def _spread(found: Spread | None) -> SpreadView | None:

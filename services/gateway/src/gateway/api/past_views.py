@@ -32,6 +32,10 @@ class NumbersView(Struct, frozen=True):
     failure_rate: float | None
     per_minute: float
     per_hour: float
+    #: Those that were attempted again because an attempt had failed; snoozes and lost workers are not counted.
+    retried: int
+    #: How long their last attempts took altogether.
+    seconds: float
 
 
 class SpreadView(Struct, frozen=True):

@@ -12,6 +12,14 @@ export const json = (value, id = null) => element("pre", { id, tabindex: "0" }, 
 export const details = (id, title, ...children) => element("details", { id }, element("summary", { id: `${id}-title` }, title), ...children);
 export const button = (id, text, onclick, properties = {}) => element("button", { id, type: "button", onclick, ...properties }, text);
 
+// A part of a drawing. What it shows is told in words beside it, so that nobody has to see it.
+export function shape(name, properties = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(properties)) made.setAttribute(key, value);
+  made.append(...children.flat().filter((child) => child !== null));
+  return made;
+}
+
 export function card(kind, title, note, ...children) {
   const notes = note instanceof Node ? note : element("span", { class: "soft" }, note ?? "");
   return element("section", { class: `card ${kind}`, "aria-label": title }, element("header", {}, element("h2", {}, title), notes), ...children);
@@ -28,7 +36,7 @@ export function draw(id, data, make) {
   drawn.set(id, fingerprint);
   const focused = into.contains(document.activeElement) ? document.activeElement.id : "";
   const opened = [...into.querySelectorAll("details[open][id]")].map((one) => one.id);
-  const scrolled = [...into.querySelectorAll("pre[id]")].map((one) => [one.id, one.scrollTop, one.scrollLeft]);
+  const scrolled = [...into.querySelectorAll("pre[id], .scroll[id]")].map((one) => [one.id, one.scrollTop, one.scrollLeft]);
   into.replaceChildren(...[make(data)].flat(Infinity).filter(Boolean));
   for (const one of opened) place(one)?.setAttribute("open", "");
   for (const [one, top, left] of scrolled) place(one)?.scrollTo(left, top);

@@ -3,7 +3,7 @@
 import { askWithKey } from "./api.js";
 import { act } from "./dialogs.js";
 import { follow } from "./live.js";
-import { button, code, details, draw, empty, left, line, place, progressBar, rows } from "./parts.js";
+import { button, code, details, draw, empty, left, line, place, progressBar, rows, shape } from "./parts.js";
 import { element, moment, runLink, state, took } from "./shared.js";
 
 function show(data) {
@@ -143,17 +143,13 @@ async function hold(name, held) {
 }
 
 function mix(counts, parts, total) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  for (const [name, value] of Object.entries({ class: "mix", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" })) svg.setAttribute(name, value);
   let x = 0;
-  for (const name of parts) {
-    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+  const bars = parts.map((name) => {
     const width = Math.max(1.2, (100 * counts[name]) / total);
-    for (const [key, value] of Object.entries({ class: name, x, y: 0, width, height: 8 })) bar.setAttribute(key, value);
-    svg.append(bar);
     x += width;
-  }
-  return svg;
+    return shape("rect", { class: name, x: x - width, y: 0, width, height: 8 });
+  });
+  return shape("svg", { class: "mix", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" }, bars);
 }
 
 function workers(list) {
