@@ -89,6 +89,15 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         """
         return self.kicker().with_labels(**labels_of(options))
 
+    if not typing.TYPE_CHECKING:  # Taskiq's own says what comes back for which function.
+
+        async def kiq(self, *args: Any, **kwargs: Any) -> AsyncTaskiqTask[Any]:
+            """Submit a run with these arguments, and give back what its result is waited for with.
+
+            Raises Taskiq's `SendTaskError` from what was wrong. `options(...).kiq()` says more than the arguments.
+            """
+            return await self.broker.kick_one(self, args, kwargs)
+
     async def kiq_many(
         self, calls: Iterable[Mapping[str, Any]], **options: Unpack[SubmitOptions]
     ) -> list[AsyncTaskiqTask[Any]]:

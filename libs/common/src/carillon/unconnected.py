@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
+from taskiq.exceptions import SendTaskError
 
 from carillon.errors import NotConnectedError
 
@@ -27,6 +28,13 @@ class UnconnectedBroker(AsyncBroker):
     async def kick(self, message: BrokerMessage) -> None:  # noqa: ARG002 - Taskiq's signature
         """Refuse."""
         self._refuse()
+
+    async def kick_one(self, task: object, args: Sequence[Any], arguments: Mapping[str, Any]) -> NoReturn:  # noqa: ARG002
+        """Refuse, as Taskiq's `kiq` says it."""
+        try:
+            self._refuse()
+        except NotConnectedError as error:
+            raise SendTaskError from error
 
     async def kick_many(
         self,

@@ -78,9 +78,9 @@ class RabbitTransport:
         if not deliveries:
             return []
         try:
-            queues = {p: await self._declare(domain, p) for p in {Priority(d.priority) for d in deliveries}}
+            queues = {p: await self._declare(domain, Priority(p)) for p in {int(d.priority) for d in deliveries}}
             publisher = await self._current_publisher()
-            confirms = [publisher.publish(queues[Priority(d.priority)], encode(d)) for d in deliveries]
+            confirms = [publisher.publish(queues[d.priority], encode(d)) for d in deliveries]
             await asyncio.wait(confirms, timeout=PUBLISH_SECONDS)
             errors = [_error_of(confirm) for confirm in confirms]
         except Exception as error:  # noqa: BLE001 - whatever it was, the ledger sends again

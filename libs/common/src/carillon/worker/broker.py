@@ -9,8 +9,9 @@ from uuid import UUID
 
 import orjson
 from pydantic_core import to_jsonable_python
-from taskiq import AckableMessage, AsyncBroker, BrokerMessage, TaskiqMessage, TaskiqMiddleware
+from taskiq import AckableMessage, AsyncBroker, AsyncTaskiqTask, BrokerMessage, TaskiqMessage, TaskiqMiddleware
 from taskiq.abc.formatter import TaskiqFormatter
+from taskiq.exceptions import SendTaskError
 from taskiq.utils import maybe_awaitable
 
 from carillon import clock, options
@@ -18,12 +19,13 @@ from carillon.bounds import check_own_labels
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import keyed_id, new_id
 from carillon.jsonb import holds_nul, loses_numbers
-from carillon.ledger.records import NewRun
+from carillon.ledger.records import NewRun, Submitted
 from carillon.middleware.tracing import LABEL
 from carillon.platform import Platform
 from carillon.run import current_run
 from carillon.tasks import Task
 from carillon.times import times_in
+from carillon.worker.execution import assembled
 from carillon.worker.results import Results
 
 #: Larger arguments belong in storage, with their key as the argument.
@@ -86,6 +88,18 @@ class CarillonBroker(AsyncBroker):
         submitted = await self.platform.submit(self._new_run(message.source))
         message.source.task_id = str(submitted.id)
 
+    async def kick_one(
+        self, task: Task[..., Any], args: Sequence[Any], arguments: Mapping[str, Any]
+    ) -> AsyncTaskiqTask[Any]:
+        """What Taskiq's `kiq` does for a task without options, at two thirds of what its kicker costs."""
+        message = await self._before_sending(task, args, arguments, {})
+        try:
+            submitted = await self.platform.submit(self._new_run(message))
+        except Exception as error:
+            raise SendTaskError from error
+        await self._after_sending(message, submitted)
+        return AsyncTaskiqTask(message.task_id, self.result_backend, task.return_type)
+
     async def kick_many(
         self, task: Task[..., Any], calls: Sequence[Mapping[str, Any]], labels: Mapping[str, Any], *, first: int
     ) -> list[str]:
@@ -94,31 +108,37 @@ class CarillonBroker(AsyncBroker):
         `labels` are on each of them, beside the task's own. `first` is the place of the first among all the calls that
         share an idempotency key. When this returns they are durable; raises what `Platform.submit_many` raises.
         """
-        messages = [await self._before_sending(task, arguments, labels) for arguments in calls]
+        messages = [await self._before_sending(task, (), arguments, labels) for arguments in calls]
         runs = [self._new_run(message, place=first + at) for at, message in enumerate(messages)]
         accepted = await self.platform.submit_many(runs)
         for submitted, message in zip(accepted, messages, strict=True):
-            message.task_id = str(submitted.id)
-            for middleware in reversed(self.middlewares):
-                if type(middleware).post_send is not TaskiqMiddleware.post_send:
-                    await maybe_awaitable(middleware.post_send(message))
+            await self._after_sending(message, submitted)
         return [message.task_id for message in messages]
 
     async def _before_sending(
-        self, task: Task[..., Any], arguments: Mapping[str, Any], labels: Mapping[str, Any]
+        self, task: Task[..., Any], args: Sequence[Any], arguments: Mapping[str, Any], labels: Mapping[str, Any]
     ) -> TaskiqMessage:
-        message = TaskiqMessage(
+        message = assembled(
+            TaskiqMessage,
             task_id=self.id_generator(),
             task_name=task.task_name,
             labels={**task.labels, **labels},
             labels_types=None,
-            args=[],
+            args=list(args),
             kwargs=dict(arguments),
         )
         for middleware in self.middlewares:
             if type(middleware).pre_send is not TaskiqMiddleware.pre_send:
-                message = await maybe_awaitable(middleware.pre_send(message))
+                sent = middleware.pre_send(message)
+                # Ours are plain functions, and to ask whether a message is to be awaited costs as much as they do.
+                message = sent if isinstance(sent, TaskiqMessage) else await sent
         return message
+
+    async def _after_sending(self, message: TaskiqMessage, submitted: Submitted) -> None:
+        message.task_id = str(submitted.id)
+        for middleware in reversed(self.middlewares):
+            if type(middleware).post_send is not TaskiqMiddleware.post_send:
+                await maybe_awaitable(middleware.post_send(message))
 
     def _new_run(self, source: TaskiqMessage, *, place: int | None = None) -> NewRun:
         task = self.local_task_registry.get(source.task_name)
