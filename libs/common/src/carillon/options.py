@@ -139,7 +139,9 @@ def _plain(value: object) -> object:
 
 def priority_in(labels: Mapping[str, Any]) -> int:
     """The priority that the labels name, by word or number."""
-    value = labels.get("priority", Priority.NORMAL)
+    if "priority" not in labels:
+        return int(Priority.NORMAL)
+    value = labels["priority"]
     try:
         return int(Priority[value.upper()] if isinstance(value, str) and value.islower() else Priority(int(str(value))))
     except (KeyError, ValueError):
