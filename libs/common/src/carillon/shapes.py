@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any
 
@@ -71,8 +71,17 @@ def _checker(schema: bytes) -> Validator:
 
 def faults_of(value: object, schema: Mapping[str, Any], pointer: str = "") -> list[Fault]:
     """Everything that keeps a value from fitting a schema, each with a JSON pointer below `pointer`."""
+    return faults_by(schema)(value, pointer)
+
+
+def faults_by(schema: Mapping[str, Any]) -> Callable[[object, str], list[Fault]]:
+    """The same for many values: the schema is read once."""
+    return partial(_faults, _checker(orjson.dumps(schema)))
+
+
+def _faults(checker: Validator, value: object, pointer: str) -> list[Fault]:
     try:
-        found = _checker(orjson.dumps(schema)).iter_errors(value)
+        found = checker.iter_errors(value)
         return [Fault(_pointer(pointer, error), _detail(error)) for error in islice(found, MOST_FAULTS)]
     except Unresolvable:
         return [Fault(pointer or "body", "cannot be checked: the registered schema is broken")]

@@ -9,7 +9,7 @@ from typing import Any
 from carillon.errors import IdempotencyConflictError, UniqueConflictError, UnknownNeedError
 from carillon.ledger.records import NewRun, Submitted
 from carillon.platform import Platform
-from carillon.shapes import MOST_FAULTS, faults_of, shown
+from carillon.shapes import MOST_FAULTS, faults_by, faults_of, shown
 from carillon.telemetry.metrics import Metrics
 from carillon.telemetry.traces import current_traceparent
 from gateway.api.requests import Asked, Bodies, actor_of
@@ -89,10 +89,14 @@ class Intake:
         entries = batch_in(await self._batches.json(request))
         known = {name: await self._platform.catalogue.task(name) for name in {entry["task"] for entry in entries}}
         unknown = await self._no_task() if None in known.values() else ""
+        fits = {name: faults_by(task["schema"]) for name, task in known.items() if task is not None}
         key, faults, runs, bytes_checked = _key_of(request), list[Fault](), list[NewRun](), 0
         for index, entry in enumerate(entries):
             try:
-                runs.append(_run_of(request, known[entry["task"]], entry, key, index, unknown))
+                run = _run_of(request, known[entry["task"]], entry, key, index, unknown)
+                if wrong := fits[run.task](entry.get("args", {}), "/args"):
+                    raise invalid(*wrong)
+                runs.append(run)
                 bytes_checked += len(runs[-1].args) + _ENTRY_BYTES
             except ProblemError as problem:
                 faults += [Fault(f"/tasks/{index}{fault.pointer}", fault.detail) for fault in problem.faults]
@@ -124,7 +128,10 @@ class Intake:
 
 
 def _run_of(request: Asked, task: Row | None, entry: Row, key: str | None, index: int, unknown: str) -> NewRun:
-    """The run that an entry of a batch asks for; raises `ProblemError` with pointers below the entry."""
+    """The run that an entry of a batch asks for; raises `ProblemError` with pointers below the entry.
+
+    Whether its arguments fit the task is left to the caller.
+    """
     if task is None:
         raise invalid(Fault("/task", unknown))
     own = entry.get("idempotency_key")
@@ -141,9 +148,6 @@ def _run_of(request: Asked, task: Row | None, entry: Row, key: str | None, index
     if len(run.args.encode()) > MOST_ARGS_BYTES:
         detail = f"may have {MOST_ARGS_BYTES} bytes; keep larger data in storage and send its key"
         raise invalid(Fault("/args", detail))
-    faults = faults_of(arguments, task["schema"], "/args")
-    if faults:
-        raise invalid(*faults)
     return run
 
 
