@@ -145,7 +145,7 @@ async def test_a_worker_that_was_frozen_beyond_its_lease_cannot_end_what_others_
     open_door(tmp_path / "door", 2)
     row = await ended(platform, run)
 
-    assert (code, taken_over_by) == (0, other.pid)
+    assert (code, taken_over_by) == (0, other.pid), processes.said(frozen)
     assert (meanwhile["state"], meanwhile["attempt"], meanwhile["result"]) == ("running", 2, None)
     assert (row["state"], row["attempt"], row["result"]) == ("completed", 2, f"made by {other.pid}")
     assert await outcomes(platform, run) == ["lost", "completed"]

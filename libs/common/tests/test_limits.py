@@ -415,8 +415,8 @@ async def test_delayed_runs_that_are_limited_start_when_they_are_due(platform, k
 
     late = sorted(row["started_at"] - moment for row, moment in zip(rows, due, strict=True))
     assert late[0] >= timedelta(0)
-    # The middle one: other work of this machine may delay some.
-    assert late[2] < timedelta(seconds=0.25)
+    # The middle one: other work of this machine may delay some. To the moment it is in test_waking.py, by a held clock.
+    assert late[2] < timedelta(seconds=1)
 
 
 async def test_a_run_says_for_which_limit_it_waits(platform, kitchen):

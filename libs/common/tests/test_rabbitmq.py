@@ -396,3 +396,18 @@ async def test_hearing_ends_although_the_binding_forgets_that_it_was_cancelled(p
         await asyncio.wait_for(began.wait(), 15)
 
     assert began.is_set()
+
+
+async def test_a_worker_finishes_what_it_has_when_the_broker_goes_while_it_stops(settings, shop, platform, monkeypatch):
+    async def goes(*_: object) -> None:
+        shop.gate.set()
+        raise ConnectionError("the broker is gone")
+
+    async with hearing(settings, shop, platform):
+        run = NewRun(id=new_id(), domain="shop", task="shop.wait_at_the_gate", args='{"name": "Ada"}')
+        await platform.submit(run)
+        await asyncio.wait_for(shop.entered.wait(), 15)
+        monkeypatch.setattr(rabbitmq_events.RabbitBroker, "stop", goes)
+
+    row = await platform.history.run(run.id)
+    assert (row["state"], row["attempt"]) == ("completed", 1)

@@ -191,7 +191,9 @@ class _Hearing:
         if self._binding is not None:
             self._binding.cancel()
             await asyncio.wait({self._binding})
-        await self._broker.stop()
+        # A broker that is away, or comes back just now, brings nothing more; what executes is waited for all the same.
+        with suppress(Exception):
+            await self._broker.stop()
 
     async def _bind_forever(self) -> None:
         # Before Python 3.12, `asyncio.wait_for`, by which aio-pika waits for the broker, forgets to be cancelled when
