@@ -240,8 +240,8 @@ def test_who_was_told_of_a_rabbitmq_installs_none(monkeypatch: pytest.MonkeyPatc
     assert installed == ["rabbitmq-server"]
 
 
-@pytest.mark.parametrize(("cores", "count"), [(None, 2), (1, 2), (2, 3), (3, 4), (64, 4)])
-def test_there_is_one_test_process_more_than_cores_and_never_many(
+@pytest.mark.parametrize(("cores", "count"), [(None, 2), (1, 2), (2, 2), (3, 3), (64, 4)])
+def test_there_is_one_test_process_for_each_core_and_never_many(
     monkeypatch: pytest.MonkeyPatch, cores: int | None, count: int
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)

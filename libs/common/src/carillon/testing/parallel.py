@@ -39,8 +39,11 @@ class Node(Protocol):
 
 
 def processes() -> int:
-    """How many test processes suit this machine: one more than it has cores, since tests mostly wait; 2 to 4."""
-    return min(max((os.cpu_count() or 1) + 1, 2), 4)
+    """How many test processes suit this machine: one for each core, 2 to 4.
+
+    Each starts servers, workers and browsers besides; with one more, what is timed by the clock was late now and then.
+    """
+    return min(max(os.cpu_count() or 1, 2), 4)
 
 
 class Controller:

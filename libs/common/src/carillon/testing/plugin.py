@@ -104,7 +104,7 @@ def _take_part(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """What `--numprocesses auto` means; pytest-xdist's own answer would come first, and is one for each core."""
+    """What `--numprocesses auto` means; pytest-xdist's own answer would come first, and knows no bounds."""
     return parallel.processes()
 
 
