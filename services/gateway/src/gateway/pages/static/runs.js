@@ -4,6 +4,7 @@ import { read } from "./api.js";
 import { ACTS, preview } from "./many.js";
 import { button, complain, draw, empty, line, place, repeat } from "./parts.js";
 import { count, element, moment, runLink, state, STATES, took } from "./shared.js";
+import { suggest } from "./suggest.js";
 
 const POLL_MS = 3000;
 const PAGE = 25;
@@ -119,12 +120,6 @@ async function many(action) {
   if (detail) complain(detail);
   if (done) complain(`${count(done, "run was", "runs were")} ${ACTS[action].past}.`, "done");
   look();
-}
-
-async function suggest() {
-  const tasks = (await read("/api/v1/tasks")).data?.tasks ?? [];
-  const options = { task: tasks.map((task) => task.name), domain: [...new Set(tasks.map((task) => task.domain))] };
-  for (const [name, values] of Object.entries(options)) place(`known-${name}`).replaceChildren(...values.map((value) => element("option", { value })));
 }
 
 form();

@@ -5,6 +5,7 @@ import { card, code, complain, draw, empty, place, repeat } from "./parts.js";
 import { count, element, ENDED, now, STATES } from "./shared.js";
 import { course } from "./statistics-course.js";
 import { brief, byTask, percent, rounded } from "./statistics-tasks.js";
+import { suggest } from "./suggest.js";
 
 const TYPING_MS = 300;
 const HOUR_MS = 3_600_000;
@@ -204,12 +205,6 @@ function nothing({ live }) {
     : ["Nothing ended in this window. Choose a longer one, or submit a run: ", code("POST /api/v1/tasks"), ", ", code("carillon tour"), ", or see ", element("a", { id: "how", href: "/docs" }, "how"), "."];
   const waiting = living ? [" ", element("a", { id: "living", href: runs(LIVING) }, count(living, "run has", "runs have")), " not ended yet."] : [];
   return card("", "Tasks", "", empty(...advice, ...waiting));
-}
-
-async function suggest() {
-  const tasks = (await read("/api/v1/tasks")).data?.tasks ?? [];
-  const options = { task: tasks.map((task) => task.name), domain: [...new Set(tasks.map((task) => task.domain))] };
-  for (const [name, values] of Object.entries(options)) place(`known-${name}`).replaceChildren(...values.map((value) => element("option", { value })));
 }
 
 form();
