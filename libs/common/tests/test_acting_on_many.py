@@ -156,6 +156,9 @@ async def test_what_cannot_be_acted_upon_says_what_can(platform, ada):
     for rate in (0, -1, 10_001, float("nan")):
         with pytest.raises(InvalidArgumentsError, match=r"how many runs start each second, from 0\.01 to 10,000"):
             await ada.act(chosen, rate=rate)
+    for list_ in (ada.dead_letters.groups(limit=0), ada.dead_letters.members("ffff", limit=-1)):
+        with pytest.raises(InvalidArgumentsError, match="it is a whole number from 1 on"):
+            await list_
     for operator, token in ((ada, "x"), (ada, new_id()), (get_operator(platform, by="bob"), chosen)):
         with pytest.raises(NotFoundError, match="no such selection"):
             await operator.act(token)
@@ -227,7 +230,7 @@ async def test_messages_go_back_to_their_queue_and_what_returns_is_left_alone(pl
     async with running(shop_service(platform.settings, Shop()), platform):
         one = await eventually(first_of_them)
         rest = await letters.redeliver(name, until=one.until)
-        back = await eventually(lambda: two_or_more(returned, 3))
+        back = await eventually(lambda: at_least(returned, 3))
         mended = await letters.redeliver_message(back[0]["id"], b"{}")
 
     assert (one.count, one.remaining, one.cut, rest.count, rest.remaining) == (1, 2, 0, 2, 0)
@@ -236,7 +239,7 @@ async def test_messages_go_back_to_their_queue_and_what_returns_is_left_alone(pl
     assert await audited(platform, back[0]["id"]) == [("message.redelivered", "ada", "a storm")]
 
 
-async def two_or_more(found, count):
+async def at_least(found, count):
     rows = await found()
     return rows if len(rows) >= count else None
 

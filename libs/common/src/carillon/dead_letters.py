@@ -12,9 +12,9 @@ from uuid import UUID
 from carillon import bulk
 from carillon.errors import InvalidArgumentsError, NotFoundError, RunStateError
 from carillon.ledger.audit import Actor
-from carillon.ledger.dead_letters import OF_GROUP, REDELIVERED, MessageGroup, RunGroup
+from carillon.ledger.dead_letters import MOST_ROWS, OF_GROUP, REDELIVERED, MessageGroup, RunGroup
 from carillon.ledger.search import Cursor
-from carillon.ledger.selections import Act, Progress
+from carillon.ledger.selections import RATE, Act, Progress
 from carillon.platform import Platform
 
 #: No fingerprint is longer.
@@ -71,7 +71,7 @@ class DeadLetterReader:
 
     async def groups(self, domain: str | None = None, limit: int = 50) -> Groups:
         """The groups of failed runs and of unreadable messages, at most `limit` (up to 499) of each."""
-        limit = min(limit, 499)
+        limit = _most(limit)
         runs, messages = await self._letters.runs(domain, limit + 1), await self._letters.messages(domain, limit + 1)
         return Groups(runs[:limit], messages[:limit], max(len(runs), len(messages)) > limit)
 
@@ -82,7 +82,7 @@ class DeadLetterReader:
 
         Raises `NotFoundError` where there are none (any more). The next page begins `after` the `last` of this one.
         """
-        name, limit = _name(fingerprint), min(limit, 499)
+        name, limit = _name(fingerprint), _most(limit)
         runs = [dict(row) for row in await self._letters.runs_of(name, task, limit + 1, after)]
         messages = []
         if task is None:
@@ -117,7 +117,7 @@ class DeadLetterOffice(DeadLetterReader):
         fingerprint: str,
         *,
         task: str | None = None,
-        rate: float = 50.0,
+        rate: float = RATE,
         canary: bool = True,
         within: timedelta | None = None,
     ) -> Progress:
@@ -209,7 +209,7 @@ class DeadLetterOffice(DeadLetterReader):
         name: str,
         task: str | None,
         *,
-        rate: float = 50.0,
+        rate: float = RATE,
         canary: bool = True,
         within: timedelta | None = None,
     ) -> Progress | None:
@@ -235,6 +235,14 @@ class DeadLetterOffice(DeadLetterReader):
 def _last(rows: Sequence[Mapping[str, Any]], limit: int, moment: str) -> Cursor | None:
     """The last row of a page, where there are more rows."""
     return Cursor(rows[limit - 1][moment], rows[limit - 1]["id"]) if len(rows) > limit else None
+
+
+def _most(limit: int) -> int:
+    """How many a page has: one less than is read, by which it knows whether there are more."""
+    if limit < 1:
+        message = f"limit is {limit!r}; it is a whole number from 1 on"
+        raise InvalidArgumentsError(message)
+    return min(limit, MOST_ROWS - 1)
 
 
 def _name(fingerprint: str) -> str:
