@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from carillon.workflows.remote import RemoteTask
 
 __all__ = [
-    "NEVER", "After", "Cause", "Limits", "Priority", "Rate", "RemoteTask", "Retry", "Run", "Schedule", "Service", "Task",
-    "Tasks", "Unique", "Workflow", "connect", "get_job_status", "get_operator", "get_tracker", "pause_job", "resume_job",
+    "NEVER", "After", "Cause", "Limits", "Priority", "Rate", "RemoteTask", "Retry", "Run", "Schedule", "Service",
+    "Task", "Tasks", "Unique", "Workflow", "connect", "get_job_status", "get_operator", "get_tracker", "pause_job",
+    "resume_job",
 ]  # fmt: skip
 
 _HOMES = {
