@@ -31,6 +31,7 @@ def executed(code: Code, history: History = History()) -> Activation:  # noqa: B
     activation = Activation(history, BEGAN)
     flow = Workflow(activation, RUN, awaits=[BackupCompleted], priority=1, traceparent=None)
     activation.advance(lambda: code(flow))
+    activation.leave()
     return activation
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
@@ -72,6 +73,13 @@ class MemoryWorkflows(Workflows):
 
     async def _history(self, batch: Sequence[UUID]) -> list[History]:
         return [self._history_of(workflow) for workflow in batch]
+
+    async def _fresh(self, batch: Sequence[tuple[UUID, Sequence[int]]]) -> list[History]:
+        whole = [(self._history_of(workflow), awaited) for workflow, awaited in batch]
+        return [
+            replace(history, steps=[s for s in history.steps if s.seq in awaited and s.outcome is not None])
+            for history, awaited in whole
+        ]
 
     def _history_of(self, workflow: UUID) -> History:
         row = self._store.live.get(workflow)
