@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from carillon.ledger.schedules import Schedule
     from carillon.limits import Limits, Rate
     from carillon.operator import get_operator
+    from carillon.partial import Partial
     from carillon.retry import NEVER, Retry
     from carillon.run import Cause, Run
     from carillon.service import Service
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from carillon.tracker import get_tracker
 
 __all__ = [
-    "NEVER", "After", "Cause", "Limits", "Priority", "Rate", "Retry", "Run", "Schedule", "Service", "Task", "Tasks",
-    "Unique", "connect", "get_job_status", "get_operator", "get_tracker", "pause_job", "resume_job",
+    "NEVER", "After", "Cause", "Limits", "Partial", "Priority", "Rate", "Retry", "Run", "Schedule", "Service", "Task",
+    "Tasks", "Unique", "connect", "get_job_status", "get_operator", "get_tracker", "pause_job", "resume_job",
 ]  # fmt: skip
 
 _HOMES = {
@@ -39,6 +40,7 @@ _HOMES = {
     "After": "carillon.ledger.records",
     "Cause": "carillon.run",
     "Limits": "carillon.limits",
+    "Partial": "carillon.partial",
     "Priority": "carillon.ledger.records",
     "Rate": "carillon.limits",
     "Retry": "carillon.retry",
