@@ -4,7 +4,8 @@
 CarillonError
 ├── TransientError        the world was not ready: the attempt is retried by the owner's policy
 │   ├── Hung              nothing was heard of the attempt for longer than its task allows
-│   └── ProcessLost       the child process in which the code ran has died
+│   ├── ProcessLost       the child process in which the code ran has died
+│   └── CircuitOpenError  a circuit breaker leaves alone what the code wants to call
 ├── PermanentError        no retry can help: the run fails at once and waits for a person
 │   ├── UnknownTaskError
 │   ├── InvalidArgumentsError
@@ -68,6 +69,14 @@ class Hung(TransientError):  # noqa: N818 - what it is, as people say it
 
 class ProcessLost(TransientError):  # noqa: N818 - as WorkerLost, which the ledger says of a worker
     """The child process of an attempt died; the message has the signal or the exit code. The worker goes on."""
+
+
+class CircuitOpenError(TransientError):
+    """A circuit breaker refuses the call; `retry_after` is when it may let one through again.
+
+    Each refusal is an attempt of its run: where a dependency may be away for longer than the policy of the task has
+    attempts, give this error a rule of its own, `Retry(rules={CircuitOpenError: Retry(attempts=100)})`.
+    """
 
 
 class PermanentError(CarillonError):

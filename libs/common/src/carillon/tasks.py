@@ -19,6 +19,7 @@ from carillon.contracts import Event
 from carillon.errors import ConfigurationError, InvalidArgumentsError
 from carillon.many import submit_many
 from carillon.options import SubmitOptions, labels_of, own_labels, priority_in, shown
+from carillon.policies import Policies
 from carillon.retry import Budget, Retry
 from carillon.run import Run
 from carillon.terms import DEFAULT_GRACE, DEFAULT_TIMEOUT, Terms, check_terms
@@ -273,7 +274,7 @@ class Tasks:
 
     def check(self, resources: Iterable[type]) -> None:
         """Refuse tasks that need what nobody provides; raises `ConfigurationError` naming both."""
-        provided = {Run, *resources}
+        provided = {Run, Policies, *resources}
         for task in self.declared.values():
             for name, kind in task.needs.items():
                 if kind not in provided:
@@ -282,6 +283,9 @@ class Tasks:
                     raise ConfigurationError(message)
             if task.process:
                 _check_process(task)
+            elif not task.is_async and Policies in task.needs.values():
+                message = f"{task.task_name} needs `Policies`, which are for coroutines; write `async def`"
+                raise ConfigurationError(message)
             if task.silent_after is not None and Run not in task.needs.values():
                 message = f"{task.task_name} has silent_after, so it must be able to report: give it `*, run: Run`"
                 raise ConfigurationError(message)

@@ -19,6 +19,7 @@ from carillon.errors import OTHER_WORK, IdempotencyConflictError, PlatformUnavai
 from carillon.ledger import days
 from carillon.ledger.admission import Admission
 from carillon.ledger.arrays import end_arrays, event_arrays, retry_arrays, run_arrays
+from carillon.ledger.circuits import Circuits
 from carillon.ledger.conditions import Conditions
 from carillon.ledger.dead_letters import MOST_KEPT_BYTES, DeadLetters
 from carillon.ledger.followups import CallBack, Followups
@@ -111,6 +112,7 @@ class Ledger:
         self.steering = Steering(self)
         self.replays = Replays(self)
         self.selections = Selections(self)
+        self.circuits = Circuits(self)
         self.dead_letters = DeadLetters(self)
 
     async def __aenter__(self) -> Self:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     Index,
     Integer,
+    Interval,
     LargeBinary,
     MetaData,
     SmallInteger,
@@ -22,7 +23,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, UUID
 
 SCHEMA = "carillon"
 
@@ -327,6 +328,22 @@ fires = Table(
     _when("decided_at", nullable=False),
     UniqueConstraint("schedule", "fire_at"),
     Index("ix_fires_decided", text("decided_at desc")),
+)
+
+#: Circuit breakers that failed at least once; `carillon.policies.circuit.Circuit` says what the columns mean.
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("state", Text, nullable=False, server_default="closed"),
+    Column("failed_at", ARRAY(DateTime(timezone=True)), nullable=False, server_default=text("'{}'")),
+    _when("retry_at"),
+    Column("pause", Interval),
+    Column("probe", UUID(as_uuid=True)),
+    _when("probe_until"),
+    Column("reason", Text),
+    Column("changes", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint("state in ('closed', 'open', 'half_open')", name="state"),
 )
 
 dead_letters = Table(

@@ -60,6 +60,18 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self.breaker_state = Gauge(
+            "carillon_breaker_state",
+            "Whether a circuit breaker is in this state, as this process knows: 1 where it is, else 0.",
+            ["breaker", "state"],
+            registry=self.registry,
+        )
+        self.breaker_calls = Counter(
+            "carillon_breaker_calls",
+            "How many calls through a circuit breaker ended, by how: answered, failed, refused or unknown.",
+            ["breaker", "outcome"],
+            registry=self.registry,
+        )
         self.hook_failures = Counter(
             "carillon_hook_failures",
             "How many middleware hooks raised, and were contained.",

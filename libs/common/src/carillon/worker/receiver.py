@@ -18,6 +18,7 @@ from carillon.errors import Cancelled, Snooze, UnknownTaskError
 from carillon.ledger.records import Claimed, Delivery, Priority
 from carillon.partial import Partial
 from carillon.platform import Platform
+from carillon.policies import Policies
 from carillon.run import Run, attempted_run, current_run
 from carillon.stored_results import is_large
 from carillon.tasks import Task
@@ -57,7 +58,8 @@ class Receiver:
         self.worker = worker
         self._domain = domain
         self._tasks = tasks
-        self._resources = resources
+        self.policies = Policies(platform, metrics)
+        self._resources = {Policies: self.policies, **resources}
         self._metrics = metrics
         self._endings = Endings(platform, worker, domain, middlewares=middlewares, metrics=metrics, results=results)
         self._threads = Threads(domain)

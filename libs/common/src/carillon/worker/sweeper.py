@@ -80,7 +80,7 @@ class Sweeper:
     async def _do_duties(self) -> None:
         duties = (self._expire, self._rescue, self._reclaim, self._follow_up, self._publish, self._answer)
         while True:
-            for duty in (*duties, self._keep_days):
+            for duty in (*duties, self._receiver.policies.refresh, self._keep_days):
                 # Each by itself: one that fails must not keep the others from their work.
                 async with _survived():
                     await duty()

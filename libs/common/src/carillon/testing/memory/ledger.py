@@ -18,6 +18,7 @@ from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun,
 from carillon.testing.memory.admission import MemoryAdmission
 from carillon.testing.memory.conditions import MemoryConditions, MemoryFollowups
 from carillon.testing.memory.counts import charge, openings
+from carillon.testing.memory.policies import MemoryCircuits
 from carillon.testing.memory.steering import MemoryReplays, MemorySteering
 from carillon.testing.memory.store import (
     READY,
@@ -49,6 +50,7 @@ class MemoryLedger(Ledger):
         self.followups = MemoryFollowups(self, self.followups.call_back)
         self.steering = MemorySteering(self)
         self.replays = MemoryReplays(self)
+        self.circuits = MemoryCircuits(self)
 
     async def __aenter__(self) -> Self:
         return self

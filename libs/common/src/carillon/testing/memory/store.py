@@ -22,6 +22,7 @@ from carillon.ledger.audit import Entry
 from carillon.ledger.history import last_attempt
 from carillon.ledger.records import NewEvent, NewRun, Priority, State
 from carillon.ledger.statements.rows import gate_of
+from carillon.policies.circuit import Circuit
 from carillon.testing.memory.gates import gate_for
 
 #: A row by the names of its table's columns, as `carillon.ledger.tables` has them.
@@ -75,6 +76,8 @@ class Store:
         self.buckets: dict[tuple[str, str], datetime] = {}
         #: Tasks take turns in the order in which they were served, also while the clock stands still.
         self._served = count(1)
+        #: Circuit breakers, by name.
+        self.breakers: dict[str, Circuit] = {}
         self.audit: list[tuple[datetime, Entry]] = []
         self.files = MemoryStore()
         self._listeners: list[Callable[[str], None]] = []
