@@ -140,3 +140,21 @@ async def _change_circuits(platform: Platform, moment: str) -> None:
         kept.update({name: replace(circuit, **{moment: ago}) for name, circuit in kept.items()})
     else:
         await execute(platform, f"update carillon.breakers set {moment} = now() - interval '1 second'")
+
+
+async def let_leases_end(platform: Platform) -> None:
+    """Let every effect that is under way have been leased until a second ago."""
+    await _change_effects(platform, "leased_until")
+
+
+async def let_results_be_old(platform: Platform) -> None:
+    """Let no result of an effect have to be kept any longer."""
+    await _change_effects(platform, "kept_until")
+
+
+async def _change_effects(platform: Platform, moment: str) -> None:
+    if isinstance(platform, MemoryPlatform):
+        for row in platform.store.effects.values():
+            row[moment] = clock.now() - timedelta(seconds=1)
+    else:
+        await execute(platform, f"update carillon.effects set {moment} = now() - interval '1 second'")

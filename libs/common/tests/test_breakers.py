@@ -429,7 +429,7 @@ def test_it_opens_with_the_failure_that_is_one_too_many_in_a_window(gaps):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"name": "Bank"}, "a breaker cannot be named 'Bank'"),
+        ({"name": "Bank"}, "no breaker can be named 'Bank'"),
         ({"failures": 0}, "failures=0; it is a whole number from 1 to 1,000"),
         ({"failures": True}, "failures=True"),
         ({"within": timedelta(0)}, "within=datetime.timedelta(0); it must be a timedelta, more than nothing"),

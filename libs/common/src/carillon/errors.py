@@ -5,13 +5,16 @@ CarillonError
 ├── TransientError        the world was not ready: the attempt is retried by the owner's policy
 │   ├── Hung              nothing was heard of the attempt for longer than its task allows
 │   ├── ProcessLost       the child process in which the code ran has died
-│   └── CircuitOpenError  a circuit breaker leaves alone what the code wants to call
+│   ├── CircuitOpenError  a circuit breaker leaves alone what the code wants to call
+│   ├── EffectInFlightError  an effect with this key is under way elsewhere
+│   └── BatchFailedError  too few items of a batch succeeded, or one that had to has not
 ├── PermanentError        no retry can help: the run fails at once and waits for a person
 │   ├── UnknownTaskError
 │   ├── InvalidArgumentsError
 │   │   ├── UnfitArgumentsError  of a run that is submitted again by hand; each fault is named
 │   │   ├── InvalidOptionError  an option of a submit says what it may not say
 │   │   └── UnknownNeedError  a run was to wait for others that nobody knows
+│   ├── EffectConflictError  the key of an effect was used before with other arguments
 │   └── DeadlineExceeded  the moment has passed by which the run had to be ended
 ├── Snooze                not now: run again later, without counting an attempt
 ├── Cancel                the work is no longer wanted: the run ends cancelled
@@ -79,6 +82,14 @@ class CircuitOpenError(TransientError):
     """
 
 
+class EffectInFlightError(TransientError):
+    """Somebody does this effect now, or died of it; `retry_after` is when that is known."""
+
+
+class BatchFailedError(TransientError):
+    """Too few items of a batch succeeded, or one that had to has not; the sentence counts them."""
+
+
 class PermanentError(CarillonError):
     """Trying again cannot help; a person or a new version has to."""
 
@@ -128,6 +139,10 @@ class UnknownNeedError(InvalidArgumentsError):
     def __init__(self, message: str, *, positions: Sequence[int]) -> None:
         super().__init__(message)
         self.positions = tuple(positions)
+
+
+class EffectConflictError(PermanentError):
+    """The key of an effect was used before with other arguments; the sentence says what to do."""
 
 
 class DeadlineExceeded(PermanentError):  # noqa: N818 - the word that people know it by

@@ -22,6 +22,7 @@ from carillon.ledger.arrays import end_arrays, event_arrays, retry_arrays, run_a
 from carillon.ledger.circuits import Circuits
 from carillon.ledger.conditions import Conditions
 from carillon.ledger.dead_letters import MOST_KEPT_BYTES, DeadLetters
+from carillon.ledger.effects import Effects
 from carillon.ledger.followups import CallBack, Followups
 from carillon.ledger.group_commit import LINGER_SECONDS, SERVER_AWAY, GroupCommit
 from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun, Submitted, cause_of
@@ -113,6 +114,7 @@ class Ledger:
         self.replays = Replays(self)
         self.selections = Selections(self)
         self.circuits = Circuits(self)
+        self.effects = Effects(self)
         self.dead_letters = DeadLetters(self)
 
     async def __aenter__(self) -> Self:

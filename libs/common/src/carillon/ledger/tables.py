@@ -346,6 +346,21 @@ breakers = Table(
     CheckConstraint("state in ('closed', 'open', 'half_open')", name="state"),
 )
 
+#: Effects that must not happen twice, by their key. `result` is JSON text as the function returned it, null while it is
+#: under way.
+effects = Table(
+    "effects",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("arguments", Text, nullable=False),
+    Column("owner", UUID(as_uuid=True), nullable=False),
+    Column("leased_until", DateTime(timezone=True), nullable=False),
+    Column("result", Text),
+    Column("kept_until", DateTime(timezone=True), nullable=False),
+    Index("ix_effects_kept", "kept_until"),
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,

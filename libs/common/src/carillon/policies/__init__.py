@@ -14,7 +14,9 @@ A policy is declared as a value at the top of a module, and used by `Policies`, 
 provides. What all workers have to know of it is in the ledger.
 """
 
+from carillon.policies.batch import Batch, Summary
 from carillon.policies.breaker import Breaker
+from carillon.policies.effect import Effect
 from carillon.policies.policies import Policies
 
-__all__ = ["Breaker", "Policies"]
+__all__ = ["Batch", "Breaker", "Effect", "Policies", "Summary"]

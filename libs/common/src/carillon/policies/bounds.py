@@ -16,7 +16,7 @@ def check_name(kind: str, name: object) -> None:
     """Refuse a name that could not be kept; raises `ConfigurationError`."""
     if not isinstance(name, str) or NAME.fullmatch(name) is None:
         message = (
-            f"a {kind} cannot be named {name!r:.100}; use at most 63 small letters, digits, dots and dashes, beginning "
+            f"no {kind} can be named {name!r:.100}; use at most 63 small letters, digits, dots and dashes, beginning "
             "with a letter"
         )
         raise ConfigurationError(message)

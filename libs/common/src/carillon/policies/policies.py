@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
+from carillon.policies.batch import Batch, Item, Processing, Summary, Value
 from carillon.policies.breaker import Breaker
 from carillon.policies.breakers import Breakers
+from carillon.policies.effect import Effect
+from carillon.policies.effects import Once, Result
 
 if TYPE_CHECKING:
     from carillon.platform import Platform
@@ -20,6 +24,8 @@ class Policies:
     """
 
     def __init__(self, platform: Platform, metrics: Metrics) -> None:
+        self._platform = platform
+        self._metrics = metrics
         self._breakers = Breakers(platform, metrics)
 
     def breaker(self, breaker: Breaker) -> AbstractAsyncContextManager[None]:
@@ -29,6 +35,37 @@ class Policies:
         block takes longer than the breaker's `timeout`.
         """
         return self._breakers.guard(breaker)
+
+    def idempotent(self, effect: Effect[Result], *, key: str) -> Once[Result]:
+        """Do an effect once for each key: `await policies.idempotent(CHARGE, key=order)(client.charge, order, 12_00)`.
+
+        The key has at most 255 characters, without control characters. Of the function, its arguments are compared,
+        which must be JSON types, moments, ids or pydantic models; see `Effect` for what is kept, and `Once` for what is
+        raised.
+        """
+        return Once(self._platform, self._metrics, effect, key)
+
+    async def batch(
+        self,
+        batch: Batch,
+        do: Callable[[Item], Awaitable[Value]],
+        items: Sequence[Item],
+        *,
+        required: Callable[[Item], bool] | None = None,
+    ) -> Summary[Value]:
+        """Process up to 10,000 items, some at once, and tell what became of each; the task returns `summary.ended()`.
+
+        `required` tells of an item whether it has to succeed. Raises `InvalidArgumentsError` for more items, and the
+        `Cancel` or `Snooze` that an item raises, which is about the whole run.
+        """
+        summary = await Processing(batch, do, items).summary(required)
+        for outcome, ended in (
+            ("successful", summary.successful),
+            ("failed", summary.failed),
+            ("skipped", summary.skipped),
+        ):
+            self._metrics.batch_items.labels(batch.name, outcome).inc(len(ended))
+        return summary
 
     async def refresh(self) -> None:
         """Look again at what this process knows, and what may have changed elsewhere."""

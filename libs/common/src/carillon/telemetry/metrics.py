@@ -72,6 +72,18 @@ class Metrics:
             ["breaker", "outcome"],
             registry=self.registry,
         )
+        self.effects = Counter(
+            "carillon_effects",
+            "How many calls of an effect ended, by how: called, known, failed, in_flight, conflict or overtaken.",
+            ["effect", "outcome"],
+            registry=self.registry,
+        )
+        self.batch_items = Counter(
+            "carillon_batch_items",
+            "How many items of a batch ended, by how: successful, failed or skipped.",
+            ["batch", "outcome"],
+            registry=self.registry,
+        )
         self.hook_failures = Counter(
             "carillon_hook_failures",
             "How many middleware hooks raised, and were contained.",

@@ -169,6 +169,7 @@ class Sweeper:
         try:
             await self._ledger.make_days()
             self._metrics.swept.labels("forgotten").inc(await self._ledger.forget(self._kept))
+            self._metrics.swept.labels("forgotten").inc(await self._ledger.effects.forget())
         except asyncpg.LockNotAvailableError:
             log.info("days wait for a long reader of the ledger")
 

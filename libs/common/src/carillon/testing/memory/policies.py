@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from carillon import clock
 from carillon.ledger.circuits import Announce, Circuits, Seen
+from carillon.ledger.effects import Effects, Kept, Lease
 from carillon.policies.circuit import Circuit, Step
+from carillon.testing.memory.store import Row
 
 if TYPE_CHECKING:
     from carillon.testing.memory.ledger import MemoryLedger
@@ -31,3 +34,53 @@ class MemoryCircuits(Circuits):
             afterwards = await announce(Seen(after, now), None)
             await afterwards()
         return Seen(after, now)
+
+
+class MemoryEffects(Effects):
+    """The effects of all workers."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        super().__init__(ledger)
+        self._kept = ledger.store.effects
+
+    async def begin(self, lease: Lease, for_: timedelta, keep: timedelta) -> Kept | None:
+        """Lease an effect, or tell what is known of it where somebody else has it or has done it."""
+        now = clock.now()
+        kept = self._kept.get((lease.name, lease.key))
+        if kept is not None and kept["kept_until"] > now:
+            is_dead = kept["result"] is None and kept["leased_until"] <= now
+            if not is_dead or kept["arguments"] != lease.arguments:
+                return Kept(kept["arguments"], kept["result"], kept["leased_until"] - now)
+        self._kept[lease.name, lease.key] = {
+            "arguments": lease.arguments,
+            "owner": lease.owner,
+            "result": None,
+            "leased_until": now + for_,
+            "kept_until": now + for_ + keep,
+        }
+        return None
+
+    async def end(self, lease: Lease, result: str, keep: timedelta) -> bool:
+        """Keep the result of an effect; False where its lease ended, and somebody else took it over."""
+        kept = self._mine(lease)
+        if kept is None:
+            return False
+        kept |= {"result": result, "kept_until": clock.now() + keep}
+        return True
+
+    async def give_back(self, lease: Lease) -> None:
+        """Let somebody else do it: this call did not."""
+        if self._mine(lease) is not None:
+            del self._kept[lease.name, lease.key]
+
+    async def forget(self) -> int:
+        """Forget the effects that are no longer to be kept; returns how many."""
+        old = [place for place, kept in self._kept.items() if kept["kept_until"] <= clock.now()]
+        for place in old:
+            del self._kept[place]
+        return len(old)
+
+    def _mine(self, lease: Lease) -> Row | None:
+        kept = self._kept.get((lease.name, lease.key))
+        is_mine = kept is not None and kept["owner"] == lease.owner and kept["result"] is None
+        return kept if is_mine else None

@@ -78,6 +78,8 @@ class Store:
         self._served = count(1)
         #: Circuit breakers, by name.
         self.breakers: dict[str, Circuit] = {}
+        #: Effects, by name and key.
+        self.effects: dict[tuple[str, str], Row] = {}
         self.audit: list[tuple[datetime, Entry]] = []
         self.files = MemoryStore()
         self._listeners: list[Callable[[str], None]] = []

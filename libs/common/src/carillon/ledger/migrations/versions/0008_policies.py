@@ -1,4 +1,4 @@
-"""What policies keep for all workers: circuit breakers."""
+"""What policies keep for all workers: circuit breakers, and effects that must not happen twice."""
 
 from alembic import op
 
@@ -24,8 +24,22 @@ def upgrade() -> None:
             changes bigint not null default 0
         ) with (fillfactor = 50)
     """)
+    op.execute("""
+        create table carillon.effects (
+            name text not null,
+            key text not null,
+            arguments text not null,
+            owner uuid not null,
+            leased_until timestamptz not null,
+            result text,
+            kept_until timestamptz not null,
+            constraint pk_effects primary key (name, key)
+        )
+    """)
+    op.execute("create index ix_effects_kept on carillon.effects (kept_until)")
 
 
 def downgrade() -> None:
     """Take back."""
+    op.execute("drop table carillon.effects")
     op.execute("drop table carillon.breakers")
