@@ -158,3 +158,14 @@ async def _change_effects(platform: Platform, moment: str) -> None:
             row[moment] = clock.now() - timedelta(seconds=1)
     else:
         await execute(platform, f"update carillon.effects set {moment} = now() - interval '1 second'")
+
+
+async def let_good_values_age(platform: Platform, by: timedelta) -> None:
+    """Let every last good value have been kept so much earlier."""
+    if isinstance(platform, MemoryPlatform):
+        for row in platform.store.last_good.values():
+            row |= {moment: row[moment] - by for moment in ("at", "kept_until")}
+    else:
+        await execute(
+            platform, "update carillon.last_good set at = at - $1::interval, kept_until = kept_until - $1", by
+        )

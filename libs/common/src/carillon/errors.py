@@ -7,6 +7,7 @@ CarillonError
 │   ├── ProcessLost       the child process in which the code ran has died
 │   ├── CircuitOpenError  a circuit breaker leaves alone what the code wants to call
 │   ├── EffectInFlightError  an effect with this key is under way elsewhere
+│   ├── NothingAnsweredError  no source of a fallback answers, and nothing was kept
 │   └── BatchFailedError  too few items of a batch succeeded, or one that had to has not
 ├── PermanentError        no retry can help: the run fails at once and waits for a person
 │   ├── UnknownTaskError
@@ -84,6 +85,10 @@ class CircuitOpenError(TransientError):
 
 class EffectInFlightError(TransientError):
     """Somebody does this effect now, or died of it; `retry_after` is when that is known."""
+
+
+class NothingAnsweredError(TransientError):
+    """No source of a fallback answers, and no last good value is kept; `retry_after` is the soonest that one names."""
 
 
 class BatchFailedError(TransientError):

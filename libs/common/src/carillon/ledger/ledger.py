@@ -25,6 +25,7 @@ from carillon.ledger.dead_letters import MOST_KEPT_BYTES, DeadLetters
 from carillon.ledger.effects import Effects
 from carillon.ledger.followups import CallBack, Followups
 from carillon.ledger.group_commit import LINGER_SECONDS, SERVER_AWAY, GroupCommit
+from carillon.ledger.last_good import LastGood
 from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun, Submitted, cause_of
 from carillon.ledger.replays import Replays
 from carillon.ledger.selections import FORGET, Selections
@@ -115,6 +116,7 @@ class Ledger:
         self.selections = Selections(self)
         self.circuits = Circuits(self)
         self.effects = Effects(self)
+        self.last_good = LastGood(self)
         self.dead_letters = DeadLetters(self)
 
     async def __aenter__(self) -> Self:

@@ -361,6 +361,18 @@ effects = Table(
     Index("ix_effects_kept", "kept_until"),
 )
 
+#: What sources of fallbacks answered last while they were well, by key; `value` is JSON text.
+last_good = Table(
+    "last_good",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("kept_until", DateTime(timezone=True), nullable=False),
+    Index("ix_last_good_kept", "kept_until"),
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,

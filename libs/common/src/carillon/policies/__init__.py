@@ -17,6 +17,7 @@ provides. What all workers have to know of it is in the ledger.
 from carillon.policies.batch import Batch, Summary
 from carillon.policies.breaker import Breaker
 from carillon.policies.effect import Effect
+from carillon.policies.fallback import Answer, Fallback
 from carillon.policies.policies import Policies
 
-__all__ = ["Batch", "Breaker", "Effect", "Policies", "Summary"]
+__all__ = ["Answer", "Batch", "Breaker", "Effect", "Fallback", "Policies", "Summary"]

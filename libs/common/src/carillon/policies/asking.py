@@ -40,4 +40,5 @@ def in_words(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - whatever it does, it is told of
         text = "(its text cannot be had)"
     line = " ".join(text.replace("\0", "\ufffd").split())
-    return f"{type(error).__name__}: {line}".encode("utf-8", "backslashreplace").decode()[:MOST_WORDS]
+    told = f"{type(error).__name__}: {line}" if line else type(error).__name__
+    return told.encode("utf-8", "backslashreplace").decode()[:MOST_WORDS]

@@ -11,6 +11,9 @@ from carillon.policies.breaker import Breaker
 from carillon.policies.breakers import Breakers
 from carillon.policies.effect import Effect
 from carillon.policies.effects import Once, Result
+from carillon.policies.fallback import Fallback
+from carillon.policies.fallback import Value as Known
+from carillon.policies.fallbacks import Fallbacks, Sources
 
 if TYPE_CHECKING:
     from carillon.platform import Platform
@@ -27,6 +30,7 @@ class Policies:
         self._platform = platform
         self._metrics = metrics
         self._breakers = Breakers(platform, metrics)
+        self._fallbacks = Fallbacks(platform, metrics)
 
     def breaker(self, breaker: Breaker) -> AbstractAsyncContextManager[None]:
         """Call a dependency inside of `async with`; see `Breaker`.
@@ -35,6 +39,14 @@ class Policies:
         block takes longer than the breaker's `timeout`.
         """
         return self._breakers.guard(breaker)
+
+    def fallback(self, fallback: Fallback[Known], *, key: str) -> Sources[Known]:
+        """Ask several sources, the best first: `await policies.fallback(USERS, key=user)(api=..., replica=...)`.
+
+        Each source is a function without arguments, under its name. The last good value is kept under the key,
+        which has the bounds of an effect's. See `Fallback` for what is kept, and `Sources` for what is raised.
+        """
+        return Sources(self._fallbacks, fallback, key)
 
     def idempotent(self, effect: Effect[Result], *, key: str) -> Once[Result]:
         """Do an effect once for each key: `await policies.idempotent(CHARGE, key=order)(client.charge, order, 12_00)`.

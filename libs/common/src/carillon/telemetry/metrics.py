@@ -78,6 +78,12 @@ class Metrics:
             ["effect", "outcome"],
             registry=self.registry,
         )
+        self.fallback_answers = Counter(
+            "carillon_fallback_answers",
+            "How many answers a fallback gave, by who gave them: the name of a source, last good, or none.",
+            ["fallback", "source"],
+            registry=self.registry,
+        )
         self.batch_items = Counter(
             "carillon_batch_items",
             "How many items of a batch ended, by how: successful, failed or skipped.",

@@ -169,7 +169,8 @@ class Sweeper:
         try:
             await self._ledger.make_days()
             self._metrics.swept.labels("forgotten").inc(await self._ledger.forget(self._kept))
-            self._metrics.swept.labels("forgotten").inc(await self._ledger.effects.forget())
+            for kept in (self._ledger.effects, self._ledger.last_good):
+                self._metrics.swept.labels("forgotten").inc(await kept.forget())
         except asyncpg.LockNotAvailableError:
             log.info("days wait for a long reader of the ledger")
 

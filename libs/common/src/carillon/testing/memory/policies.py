@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from carillon import clock
 from carillon.ledger.circuits import Announce, Circuits, Seen
 from carillon.ledger.effects import Effects, Kept, Lease
+from carillon.ledger.last_good import Good, LastGood, Place
 from carillon.policies.circuit import Circuit, Step
 from carillon.testing.memory.store import Row
 
@@ -75,12 +76,38 @@ class MemoryEffects(Effects):
 
     async def forget(self) -> int:
         """Forget the effects that are no longer to be kept; returns how many."""
-        old = [place for place, kept in self._kept.items() if kept["kept_until"] <= clock.now()]
-        for place in old:
-            del self._kept[place]
-        return len(old)
+        return _forget(self._kept)
 
     def _mine(self, lease: Lease) -> Row | None:
         kept = self._kept.get((lease.name, lease.key))
         is_mine = kept is not None and kept["owner"] == lease.owner and kept["result"] is None
         return kept if is_mine else None
+
+
+class MemoryLastGood(LastGood):
+    """The last good values of all workers."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        super().__init__(ledger)
+        self._kept = ledger.store.last_good
+
+    async def keep(self, place: Place, value: str, keep: timedelta) -> None:
+        """Keep a value that is good now in the place of an earlier one."""
+        now = clock.now()
+        self._kept[place] = {"value": value, "at": now, "kept_until": now + keep}
+
+    async def read(self, place: Place) -> Good | None:
+        """The value that was good last; None where there is none that is still kept."""
+        kept, now = self._kept.get(place), clock.now()
+        return None if kept is None or kept["kept_until"] <= now else Good(kept["value"], now - kept["at"])
+
+    async def forget(self) -> int:
+        """Forget the values that are no longer to be kept; returns how many."""
+        return _forget(self._kept)
+
+
+def _forget(rows: dict[Place, Row]) -> int:
+    old = [place for place, kept in rows.items() if kept["kept_until"] <= clock.now()]
+    for place in old:
+        del rows[place]
+    return len(old)

@@ -80,6 +80,8 @@ class Store:
         self.breakers: dict[str, Circuit] = {}
         #: Effects, by name and key.
         self.effects: dict[tuple[str, str], Row] = {}
+        #: Last good values, by name and key.
+        self.last_good: dict[tuple[str, str], Row] = {}
         self.audit: list[tuple[datetime, Entry]] = []
         self.files = MemoryStore()
         self._listeners: list[Callable[[str], None]] = []

@@ -1,4 +1,4 @@
-"""What policies keep for all workers: circuit breakers, and effects that must not happen twice."""
+"""What policies keep for all workers: circuit breakers, effects that must not happen twice, and last good values."""
 
 from alembic import op
 
@@ -37,9 +37,21 @@ def upgrade() -> None:
         )
     """)
     op.execute("create index ix_effects_kept on carillon.effects (kept_until)")
+    op.execute("""
+        create table carillon.last_good (
+            name text not null,
+            key text not null,
+            value text not null,
+            at timestamptz not null,
+            kept_until timestamptz not null,
+            constraint pk_last_good primary key (name, key)
+        )
+    """)
+    op.execute("create index ix_last_good_kept on carillon.last_good (kept_until)")
 
 
 def downgrade() -> None:
     """Take back."""
+    op.execute("drop table carillon.last_good")
     op.execute("drop table carillon.effects")
     op.execute("drop table carillon.breakers")
