@@ -19,10 +19,13 @@ from carillon.errors import OTHER_WORK, IdempotencyConflictError, PlatformUnavai
 from carillon.ledger import days
 from carillon.ledger.admission import Admission
 from carillon.ledger.arrays import end_arrays, event_arrays, retry_arrays, run_arrays
+from carillon.ledger.circuits import Circuits
 from carillon.ledger.conditions import Conditions
 from carillon.ledger.dead_letters import MOST_KEPT_BYTES, DeadLetters
+from carillon.ledger.effects import Effects
 from carillon.ledger.followups import CallBack, Followups
 from carillon.ledger.group_commit import LINGER_SECONDS, SERVER_AWAY, GroupCommit
+from carillon.ledger.last_good import LastGood
 from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun, Submitted, cause_of
 from carillon.ledger.replays import Replays
 from carillon.ledger.selections import FORGET, Selections
@@ -112,6 +115,9 @@ class Ledger:
         self.steering = Steering(self)
         self.replays = Replays(self)
         self.selections = Selections(self)
+        self.circuits = Circuits(self)
+        self.effects = Effects(self)
+        self.last_good = LastGood(self)
         self.dead_letters = DeadLetters(self)
         self.workflows = Workflows(self, linger=linger)
 
