@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from carillon import clock
-from carillon.ledger.circuits import Announce, Circuits, Seen
+from carillon.ledger.circuits import Announce, Circuits
 from carillon.ledger.effects import Effects, Kept, Lease
 from carillon.ledger.last_good import Good, LastGood, Place
 from carillon.ledger.places import Places
 from carillon.ledger.turns import PREFIX, ROUNDING, Turns, TurnTaken
-from carillon.policies.circuit import Circuit, Step
+from carillon.policies.circuit import Circuit, Seen, Step
 from carillon.testing.memory.store import Row
 
 if TYPE_CHECKING:
