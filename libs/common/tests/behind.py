@@ -169,3 +169,22 @@ async def let_good_values_age(platform: Platform, by: timedelta) -> None:
         await execute(
             platform, "update carillon.last_good set at = at - $1::interval, kept_until = kept_until - $1", by
         )
+
+
+async def let_places_end(platform: Platform) -> None:
+    """Let every place at a bulkhead have been leased until a second ago."""
+    if isinstance(platform, MemoryPlatform):
+        for row in platform.store.places.values():
+            row["leased_until"] = clock.now() - timedelta(seconds=1)
+    else:
+        await execute(platform, "update carillon.places set leased_until = now() - interval '1 second'")
+
+
+async def said_of_type(platform: Platform, type_: str) -> list[Any]:
+    """The data of the events of a type, in the order in which they were recorded."""
+    if isinstance(platform, MemoryPlatform):
+        return [row["data"] for row in platform.store.events.values() if row["type"] == type_]
+    rows = await platform.ledger.pool.fetch(
+        "select data from carillon.events where type = $1 order by recorded_at, id", type_
+    )
+    return [row["data"] for row in rows]

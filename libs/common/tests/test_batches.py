@@ -13,7 +13,7 @@ from carillon import Partial, Retry, Run, Tasks
 from carillon.errors import BatchFailedError, Cancel, ConfigurationError, InvalidArgumentsError, PermanentError, Snooze
 from carillon.policies import Batch, Policies, Summary
 from carillon.telemetry.metrics import Metrics
-from carillon.testing import Rehearsal
+from carillon.testing import InProcess, Rehearsal
 from carillon.testing.memory import MemoryPlatform
 
 MAIL = Batch("mail", need=0.75, concurrency=3)
@@ -202,6 +202,13 @@ async def test_a_run_ends_as_its_batch_did():
     assert ends[1].result["failed"][0]["position"] == 3
     assert (ends[2].error["type"], ends[3].error["type"]) == ("BatchFailedError", "PermanentError")
     assert ends[4].result["failed"] == [{"position": 3, "reason": "TimeoutError", "is_permanent": False}]
+
+
+async def test_a_single_attempt_in_the_test_s_own_process_has_policies():
+    tasks = mail_tasks()
+    ended = await InProcess(tasks, {Post: Post()}).run(tasks.declared["post.send"], items=["a", "b", "c", "busy"])
+
+    assert isinstance(ended, Partial)
 
 
 async def test_a_run_whose_time_is_over_leaves_no_item_behind():

@@ -8,6 +8,8 @@ CarillonError
 │   ├── CircuitOpenError  a circuit breaker leaves alone what the code wants to call
 │   ├── EffectInFlightError  an effect with this key is under way elsewhere
 │   ├── NothingAnsweredError  no source of a fallback answers, and nothing was kept
+│   ├── NoTurnError       the next turn of a throttle is too far away to be waited for
+│   ├── NoRoomError       no place of a bulkhead was free in time
 │   └── BatchFailedError  too few items of a batch succeeded, or one that had to has not
 ├── PermanentError        no retry can help: the run fails at once and waits for a person
 │   ├── UnknownTaskError
@@ -95,6 +97,14 @@ class EffectInFlightError(TransientError):
 
 class NothingAnsweredError(TransientError):
     """No source of a fallback answers, and no last good value is kept; `retry_after` is the soonest that one names."""
+
+
+class NoTurnError(TransientError):
+    """The next turn of a throttle is too far away to be waited for; `retry_after` is when it comes."""
+
+
+class NoRoomError(TransientError):
+    """No place of a bulkhead was free in time."""
 
 
 class BatchFailedError(TransientError):

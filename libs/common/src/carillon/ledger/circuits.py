@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from carillon.policies.circuit import Circuit, CircuitState, Step
+from carillon.policies.circuit import Circuit, CircuitState, Seen, Step
 
 if TYPE_CHECKING:
     from carillon.ledger.ledger import Connection, Ledger
@@ -26,13 +25,6 @@ WRITE = f"""
 update carillon.breakers set {", ".join(f"{column} = ${place}" for place, column in enumerate(COLUMNS, 2))}
 where name = $1
 """
-
-
-class Seen(NamedTuple):
-    """A breaker at a moment of the ledger's clock."""
-
-    circuit: Circuit
-    now: datetime
 
 
 #: Says that a breaker changed, as part of the transaction that changed it; what comes back is to be done after that.

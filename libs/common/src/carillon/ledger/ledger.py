@@ -26,11 +26,13 @@ from carillon.ledger.effects import Effects
 from carillon.ledger.followups import CallBack, Followups
 from carillon.ledger.group_commit import LINGER_SECONDS, SERVER_AWAY, GroupCommit
 from carillon.ledger.last_good import LastGood
+from carillon.ledger.places import Places
 from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun, Submitted, cause_of
 from carillon.ledger.replays import Replays
 from carillon.ledger.selections import FORGET, Selections
 from carillon.ledger.statements import accept, execute, sweep
 from carillon.ledger.steering import Steering
+from carillon.ledger.turns import Turns
 from carillon.ledger.workflows import Workflows
 
 if TYPE_CHECKING:
@@ -118,6 +120,8 @@ class Ledger:
         self.circuits = Circuits(self)
         self.effects = Effects(self)
         self.last_good = LastGood(self)
+        self.turns = Turns(self)
+        self.places = Places(self)
         self.dead_letters = DeadLetters(self)
         self.workflows = Workflows(self, linger=linger)
 

@@ -437,6 +437,16 @@ last_good = Table(
     Index("ix_last_good_kept", "kept_until"),
 )
 
+#: Who has a place at a bulkhead, and until when.
+places = Table(
+    "places",
+    metadata,
+    Column("owner", UUID(as_uuid=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("leased_until", DateTime(timezone=True), nullable=False),
+    Index("ix_places_name", "name"),
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,

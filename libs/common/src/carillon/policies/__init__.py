@@ -16,8 +16,10 @@ provides. What all workers have to know of it is in the ledger.
 
 from carillon.policies.batch import Batch, Summary
 from carillon.policies.breaker import Breaker
+from carillon.policies.bulkhead import Bulkhead
 from carillon.policies.effect import Effect
 from carillon.policies.fallback import Answer, Fallback
 from carillon.policies.policies import Policies
+from carillon.policies.throttle import Throttle
 
-__all__ = ["Answer", "Batch", "Breaker", "Effect", "Fallback", "Policies", "Summary"]
+__all__ = ["Answer", "Batch", "Breaker", "Bulkhead", "Effect", "Fallback", "Policies", "Summary", "Throttle"]

@@ -11,6 +11,9 @@ from carillon.errors import ConfigurationError
 #: A name is a label of metrics, and part of the id of an event.
 NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 
+#: Whoever waits in a task has its slot; what takes longer waits better in the ledger.
+LONGEST_WAIT = timedelta(minutes=10)
+
 
 def check_name(kind: str, name: object) -> None:
     """Refuse a name that could not be kept; raises `ConfigurationError`."""
@@ -27,6 +30,16 @@ def check_span(whose: str, name: str, span: object) -> None:
     if not isinstance(span, timedelta) or not timedelta(0) < span <= LONGEST:
         message = (
             f"{whose} has {name}={span!r}; it must be a timedelta, more than nothing and at most {LONGEST.days} days"
+        )
+        raise ConfigurationError(message)
+
+
+def check_wait(whose: str, span: object) -> None:
+    """Refuse what cannot be waited for within a task; nothing is allowed. Raises `ConfigurationError`."""
+    if not isinstance(span, timedelta) or not timedelta(0) <= span <= LONGEST_WAIT:
+        minutes = LONGEST_WAIT // timedelta(minutes=1)
+        message = (
+            f"{whose} has wait={span!r}; it must be a timedelta, not less than nothing and at most {minutes} minutes"
         )
         raise ConfigurationError(message)
 

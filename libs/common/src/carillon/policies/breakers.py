@@ -18,11 +18,20 @@ from carillon.cloudevents import OWN, Envelope
 from carillon.contracts.policies import BreakerChanged
 from carillon.errors import CircuitOpenError
 from carillon.ids import new_id
-from carillon.ledger.circuits import Seen
 from carillon.ledger.group_commit import GroupCommit
 from carillon.policies.asking import NO_ANSWER, asked, in_words
 from carillon.policies.breaker import Breaker
-from carillon.policies.circuit import Circuit, CircuitState, Step, answered, failed, failed_again, given_back, probing
+from carillon.policies.circuit import (
+    Circuit,
+    CircuitState,
+    Seen,
+    Step,
+    answered,
+    failed,
+    failed_again,
+    given_back,
+    probing,
+)
 
 if TYPE_CHECKING:
     from carillon.ledger.ledger import Connection

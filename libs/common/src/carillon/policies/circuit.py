@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from carillon.policies.breaker import Breaker
@@ -46,6 +47,13 @@ class Circuit:
     def may_pass_at(self) -> datetime | None:
         """When a call may be let through that is refused now."""
         return self.probe_until if self.state is CircuitState.HALF_OPEN else self.retry_at
+
+
+class Seen(NamedTuple):
+    """A breaker at a moment of the ledger's clock."""
+
+    circuit: Circuit
+    now: datetime
 
 
 #: What becomes of a circuit at a moment.

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from carillon.policies.batch import Batch, Item, Processing, Summary, Value
 from carillon.policies.breaker import Breaker
 from carillon.policies.breakers import Breakers
+from carillon.policies.bulkhead import Bulkhead, Bulkheads
 from carillon.policies.effect import Effect
 from carillon.policies.effects import Once, Result
 from carillon.policies.fallback import Fallback
 from carillon.policies.fallback import Value as Known
 from carillon.policies.fallbacks import Fallbacks, Sources
+from carillon.policies.throttle import Throttle, take_turn
 
 if TYPE_CHECKING:
     from carillon.platform import Platform
@@ -31,6 +33,7 @@ class Policies:
         self._metrics = metrics
         self._breakers = Breakers(platform, metrics)
         self._fallbacks = Fallbacks(platform, metrics)
+        self._bulkheads = Bulkheads(platform, metrics)
 
     def breaker(self, breaker: Breaker) -> AbstractAsyncContextManager[None]:
         """Call a dependency inside of `async with`; see `Breaker`.
@@ -39,6 +42,22 @@ class Policies:
         block takes longer than the breaker's `timeout`.
         """
         return self._breakers.guard(breaker)
+
+    def bulkhead(self, bulkhead: Bulkhead) -> AbstractAsyncContextManager[None]:
+        """Use something inside of `async with` that only so many may use at once; see `Bulkhead`.
+
+        Raises `NoRoomError` before the block where no place is free in time, and `TimeoutError` where the block takes
+        longer than the bulkhead's `timeout`. Where the ledger does not answer, nobody enters: its error is raised.
+        """
+        return self._bulkheads.place(bulkhead)
+
+    async def turn(self, throttle: Throttle) -> None:
+        """Return when it is this caller's turn at something that is used at a rate; see `Throttle`.
+
+        Raises `NoTurnError` where that is too far away. Who is cancelled while waiting has used the turn. Where the
+        ledger does not answer, there are no turns: its error is raised.
+        """
+        await take_turn(self._platform, self._metrics, throttle)
 
     def fallback(self, fallback: Fallback[Known], *, key: str) -> Sources[Known]:
         """Ask several sources, the best first: `await policies.fallback(USERS, key=user)(api=..., replica=...)`.

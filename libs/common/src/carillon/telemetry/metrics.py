@@ -84,6 +84,18 @@ class Metrics:
             ["fallback", "source"],
             registry=self.registry,
         )
+        self.turns = Counter(
+            "carillon_throttle_turns",
+            "How many turns of a throttle were asked for, by what came of it: taken or refused.",
+            ["throttle", "outcome"],
+            registry=self.registry,
+        )
+        self.places = Counter(
+            "carillon_bulkhead_places",
+            "How many places of a bulkhead were asked for, by what came of it: taken or refused.",
+            ["bulkhead", "outcome"],
+            registry=self.registry,
+        )
         self.batch_items = Counter(
             "carillon_batch_items",
             "How many items of a batch ended, by how: successful, failed or skipped.",

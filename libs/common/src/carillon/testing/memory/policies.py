@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from carillon import clock
-from carillon.ledger.circuits import Announce, Circuits, Seen
+from carillon.ledger.circuits import Announce, Circuits
 from carillon.ledger.effects import Effects, Kept, Lease
 from carillon.ledger.last_good import Good, LastGood, Place
-from carillon.policies.circuit import Circuit, Step
+from carillon.ledger.places import Places
+from carillon.ledger.turns import PREFIX, ROUNDING, Turns, TurnTaken
+from carillon.policies.circuit import Circuit, Seen, Step
 from carillon.testing.memory.store import Row
 
 if TYPE_CHECKING:
@@ -111,3 +114,43 @@ def _forget(rows: dict[Place, Row]) -> int:
     for place in old:
         del rows[place]
     return len(old)
+
+
+class MemoryTurns(Turns):
+    """The turns of all workers."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        super().__init__(ledger)
+        self._buckets = ledger.store.buckets
+
+    async def take(self, name: str, every: timedelta, burst: int, wait: timedelta) -> TurnTaken:
+        """Take the next turn, where it comes within `wait`; one comes back in `every`, and `burst` may be together."""
+        now, place, bucket = clock.now(), (PREFIX + name, ""), every * burst
+        full_at = max(self._buckets.get(place, now), now) + every
+        after = full_at - now - bucket
+        if after > wait + ROUNDING:
+            return TurnTaken(taken=False, after=after)
+        self._buckets[place] = full_at
+        return TurnTaken(taken=True, after=max(after, timedelta(0)))
+
+
+class MemoryPlaces(Places):
+    """The places of all workers."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        super().__init__(ledger)
+        self._kept = ledger.store.places
+
+    async def take(self, name: str, most: int, owner: UUID, for_: timedelta) -> bool:
+        """Take a place, where there is one."""
+        now = clock.now()
+        for other in [other for other, kept in self._kept.items() if kept["leased_until"] <= now]:
+            del self._kept[other]
+        if sum(kept["name"] == name for kept in self._kept.values()) >= most:
+            return False
+        self._kept[owner] = {"name": name, "leased_until": now + for_}
+        return True
+
+    async def leave(self, owner: UUID) -> None:
+        """Leave a place to somebody else."""
+        self._kept.pop(owner, None)

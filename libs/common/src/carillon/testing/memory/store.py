@@ -84,6 +84,8 @@ class Store:
         self.effects: dict[tuple[str, str], Row] = {}
         #: Last good values, by name and key.
         self.last_good: dict[tuple[str, str], Row] = {}
+        #: Places at bulkheads, by who has one.
+        self.places: dict[UUID, Row] = {}
         self.audit: list[tuple[datetime, Entry]] = []
         self.files = MemoryStore()
         self._listeners: list[Callable[[str], None]] = []

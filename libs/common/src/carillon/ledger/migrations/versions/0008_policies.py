@@ -1,4 +1,4 @@
-"""What policies keep for all workers: circuit breakers, effects that must not happen twice, and last good values."""
+"""What policies keep for all workers: breakers, effects that must not happen twice, last good values, and places."""
 
 from alembic import op
 
@@ -48,10 +48,19 @@ def upgrade() -> None:
         )
     """)
     op.execute("create index ix_last_good_kept on carillon.last_good (kept_until)")
+    op.execute("""
+        create table carillon.places (
+            owner uuid not null constraint pk_places primary key,
+            name text not null,
+            leased_until timestamptz not null
+        )
+    """)
+    op.execute("create index ix_places_name on carillon.places (name)")
 
 
 def downgrade() -> None:
     """Take back."""
+    op.execute("drop table carillon.places")
     op.execute("drop table carillon.last_good")
     op.execute("drop table carillon.effects")
     op.execute("drop table carillon.breakers")
