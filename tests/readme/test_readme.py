@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from carillon.migrations import migrate
 from carillon.settings import PlatformSettings
-from carillon.testing import InProcess, eventually, running
+from carillon.testing import InProcess, Rehearsal, eventually, running
 
 pytestmark = pytest.mark.long(seconds=100)
 
@@ -290,6 +290,23 @@ def test_the_test_that_the_readme_writes_needs_no_server(billing):
     assert "1 passed" in done.stdout
 
 
+async def test_the_policies_that_the_readme_declares_hold(tmp_path, monkeypatch):
+    (tmp_path / "payments.py").write_text(PYTHON[6])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "payments", raising=False)
+    from payments import charge, tasks, tell_balance
+
+    async with Rehearsal(tasks) as rehearsal:
+        charged = await charge.kiq([f"order-{number}" for number in range(20)])
+        told = await tell_balance.kiq("ada")
+        await rehearsal.settle()
+        result, answer = rehearsal.run(charged).result, rehearsal.run(told).result
+    sys.modules.pop("payments")
+
+    assert (result["total"], result["failed"], len(result["successful"])) == (20, [], 20)
+    assert (answer["value"], answer["source"], answer["degraded"]) == ("yes, ada", "bank", False)
+
+
 def test_the_compose_file_knows_what_the_readme_scales():
     commands = block("docker compose").strip().splitlines()
 
@@ -308,4 +325,4 @@ def test_no_command_of_the_readme_is_left_out():
 
     assert all(sum(word in text for text in SHELL) == 1 for word in executed)
     assert len(SHELL) == len(executed)
-    assert len(PYTHON) == 6
+    assert len(PYTHON) == 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -121,3 +122,69 @@ async def let_it_expire(ledger: Ledger, run: UUID, at: datetime) -> None:
         ledger.store.live[run]["expires_at"] = at
         return
     await ledger.pool.execute("update carillon.runs set expires_at = $2 where id = $1", run, at)
+
+
+async def let_pauses_end(platform: Platform) -> None:
+    """Let every open breaker have been left alone for long enough."""
+    await _change_circuits(platform, "retry_at")
+
+
+async def let_probes_die(platform: Platform) -> None:
+    """Let every probe have been given up a second ago."""
+    await _change_circuits(platform, "probe_until")
+
+
+async def _change_circuits(platform: Platform, moment: str) -> None:
+    if isinstance(platform, MemoryPlatform):
+        ago, kept = clock.now() - timedelta(seconds=1), platform.store.breakers
+        kept.update({name: replace(circuit, **{moment: ago}) for name, circuit in kept.items()})
+    else:
+        await execute(platform, f"update carillon.breakers set {moment} = now() - interval '1 second'")
+
+
+async def let_leases_end(platform: Platform) -> None:
+    """Let every effect that is under way have been leased until a second ago."""
+    await _change_effects(platform, "leased_until")
+
+
+async def let_results_be_old(platform: Platform) -> None:
+    """Let no result of an effect have to be kept any longer."""
+    await _change_effects(platform, "kept_until")
+
+
+async def _change_effects(platform: Platform, moment: str) -> None:
+    if isinstance(platform, MemoryPlatform):
+        for row in platform.store.effects.values():
+            row[moment] = clock.now() - timedelta(seconds=1)
+    else:
+        await execute(platform, f"update carillon.effects set {moment} = now() - interval '1 second'")
+
+
+async def let_good_values_age(platform: Platform, by: timedelta) -> None:
+    """Let every last good value have been kept so much earlier."""
+    if isinstance(platform, MemoryPlatform):
+        for row in platform.store.last_good.values():
+            row |= {moment: row[moment] - by for moment in ("at", "kept_until")}
+    else:
+        await execute(
+            platform, "update carillon.last_good set at = at - $1::interval, kept_until = kept_until - $1", by
+        )
+
+
+async def let_places_end(platform: Platform) -> None:
+    """Let every place at a bulkhead have been leased until a second ago."""
+    if isinstance(platform, MemoryPlatform):
+        for row in platform.store.places.values():
+            row["leased_until"] = clock.now() - timedelta(seconds=1)
+    else:
+        await execute(platform, "update carillon.places set leased_until = now() - interval '1 second'")
+
+
+async def said_of_type(platform: Platform, type_: str) -> list[Any]:
+    """The data of the events of a type, in the order in which they were recorded."""
+    if isinstance(platform, MemoryPlatform):
+        return [row["data"] for row in platform.store.events.values() if row["type"] == type_]
+    rows = await platform.ledger.pool.fetch(
+        "select data from carillon.events where type = $1 order by recorded_at, id", type_
+    )
+    return [row["data"] for row in rows]

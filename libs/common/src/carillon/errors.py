@@ -4,13 +4,20 @@
 CarillonError
 ├── TransientError        the world was not ready: the attempt is retried by the owner's policy
 │   ├── Hung              nothing was heard of the attempt for longer than its task allows
-│   └── ProcessLost       the child process in which the code ran has died
+│   ├── ProcessLost       the child process in which the code ran has died
+│   ├── CircuitOpenError  a circuit breaker leaves alone what the code wants to call
+│   ├── EffectInFlightError  an effect with this key is under way elsewhere
+│   ├── NothingAnsweredError  no source of a fallback answers, and nothing was kept
+│   ├── NoTurnError       the next turn of a throttle is too far away to be waited for
+│   ├── NoRoomError       no place of a bulkhead was free in time
+│   └── BatchFailedError  too few items of a batch succeeded, or one that had to has not
 ├── PermanentError        no retry can help: the run fails at once and waits for a person
 │   ├── UnknownTaskError
 │   ├── InvalidArgumentsError
 │   │   ├── UnfitArgumentsError  of a run that is submitted again by hand; each fault is named
 │   │   ├── InvalidOptionError  an option of a submit says what it may not say
 │   │   └── UnknownNeedError  a run was to wait for others that nobody knows
+│   ├── EffectConflictError  the key of an effect was used before with other arguments
 │   ├── DeadlineExceeded  the moment has passed by which the run had to be ended
 │   ├── OutsideWorkflowError  a workflow's code did what only a task may, or a task what only a workflow may
 │   ├── DivergedError     a workflow's code does not do again what is recorded of it
@@ -76,6 +83,34 @@ class ProcessLost(TransientError):  # noqa: N818 - as WorkerLost, which the ledg
     """The child process of an attempt died; the message has the signal or the exit code. The worker goes on."""
 
 
+class CircuitOpenError(TransientError):
+    """A circuit breaker refuses the call; `retry_after` is when it may let one through again.
+
+    Each refusal is an attempt of its run: where a dependency may be away for longer than the policy of the task has
+    attempts, give this error a rule of its own, `Retry(rules={CircuitOpenError: Retry(attempts=100)})`.
+    """
+
+
+class EffectInFlightError(TransientError):
+    """Somebody does this effect now, or died of it; `retry_after` is when that is known."""
+
+
+class NothingAnsweredError(TransientError):
+    """No source of a fallback answers, and no last good value is kept; `retry_after` is the soonest that one names."""
+
+
+class NoTurnError(TransientError):
+    """The next turn of a throttle is too far away to be waited for; `retry_after` is when it comes."""
+
+
+class NoRoomError(TransientError):
+    """No place of a bulkhead was free in time."""
+
+
+class BatchFailedError(TransientError):
+    """Too few items of a batch succeeded, or one that had to has not; the sentence counts them."""
+
+
 class PermanentError(CarillonError):
     """Trying again cannot help; a person or a new version has to."""
 
@@ -128,6 +163,10 @@ class UnknownNeedError(InvalidArgumentsError):
     def __init__(self, message: str, *, positions: Sequence[int]) -> None:
         super().__init__(message)
         self.positions = tuple(positions)
+
+
+class EffectConflictError(PermanentError):
+    """The key of an effect was used before with other arguments; the sentence says what to do."""
 
 
 class DeadlineExceeded(PermanentError):  # noqa: N818 - the word that people know it by

@@ -314,6 +314,12 @@ class Platform:
         new = await self.ledger.say(events, await self.answers(envelopes), connection=connection)
         return partial(self.publish, [event for event in events if event.id in new])
 
+    async def say_within(self, envelope: Envelope, connection: Connection | None) -> Callable[[], Awaitable[None]]:
+        """Record an event of the platform's own, as part of a transaction; what comes back publishes it after that."""
+        event = envelope.new_event(actor="platform")
+        new = await self.ledger.say([event], await self.answers([envelope]), connection=connection)
+        return partial(self.publish, [event] if new else [])
+
     async def publish(self, events: Sequence[NewEvent]) -> None:
         """Give recorded events to the transport; those that it does not take wait for the sweeper.
 

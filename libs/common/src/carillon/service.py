@@ -15,13 +15,14 @@ from litestar.types import ControllerRouterHandler
 from taskiq import TaskiqMiddleware
 
 from carillon import middleware
-from carillon.contracts import Event
+from carillon.contracts import BreakerChanged, Event
 from carillon.errors import ConfigurationError
 from carillon.http import OperationsServer, Web
 from carillon.ids import new_id
 from carillon.ledger.schedules import Schedule
 from carillon.limits import check_number
 from carillon.platform import Platform
+from carillon.policies import Policies
 from carillon.settings import PlatformSettings
 from carillon.task import Task
 from carillon.tasks import Tasks
@@ -183,7 +184,9 @@ class Service:
 
     @property
     def _says(self) -> list[type[Event]]:
-        return list(dict.fromkeys([*(event for task in self._declared for event in task.says), *self.says]))
+        # The platform says it in the name of whoever uses breakers.
+        own = [BreakerChanged] if any(Policies in task.needs.values() for task in self._declared) else []
+        return list(dict.fromkeys([*(event for task in self._declared for event in task.says), *self.says, *own]))
 
 
 def _collect_garbage_rarely() -> None:

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 
 from carillon.contracts import Event
 from carillon.errors import ConfigurationError
+from carillon.policies import Policies
 from carillon.run import Run
 from carillon.task import Task
 from carillon.terms import OnFailure, Terms
@@ -128,7 +129,7 @@ class Tasks:
 
     def check(self, resources: Iterable[type]) -> None:
         """Refuse tasks that need what nobody provides; raises `ConfigurationError` naming both."""
-        provided = {Run, *resources}
+        provided = {Run, Policies, *resources}
         for task in self.declared.values():
             if isinstance(task, WorkflowTask):
                 continue
@@ -139,6 +140,9 @@ class Tasks:
                     raise ConfigurationError(message)
             if task.process:
                 _check_process(task)
+            elif not task.is_async and Policies in task.needs.values():
+                message = f"{task.task_name} needs `Policies`, which are for coroutines; write `async def`"
+                raise ConfigurationError(message)
             if task.silent_after is not None and Run not in task.needs.values():
                 message = f"{task.task_name} has silent_after, so it must be able to report: give it `*, run: Run`"
                 raise ConfigurationError(message)

@@ -4,6 +4,7 @@ from carillon.contracts.analytics import RollupRequested, RollupRow, RollupsComp
 from carillon.contracts.backup import BackupCompleted, BackupFailed, BackupRequested
 from carillon.contracts.event import Event
 from carillon.contracts.notifications import NotificationDelivered
+from carillon.contracts.policies import BreakerChanged
 from carillon.contracts.reports import Artefact, ReportRendered
 from carillon.contracts.runs import RunEnded
 
@@ -12,6 +13,7 @@ __all__ = [
     "BackupCompleted",
     "BackupFailed",
     "BackupRequested",
+    "BreakerChanged",
     "Event",
     "NotificationDelivered",
     "ReportRendered",

@@ -19,16 +19,21 @@ from carillon.errors import OTHER_WORK, IdempotencyConflictError, PlatformUnavai
 from carillon.ledger import days
 from carillon.ledger.admission import Admission
 from carillon.ledger.arrays import end_arrays, event_arrays, retry_arrays, run_arrays
+from carillon.ledger.circuits import Circuits
 from carillon.ledger.conditions import Conditions
 from carillon.ledger.dead_letters import MOST_KEPT_BYTES, DeadLetters
+from carillon.ledger.effects import Effects
 from carillon.ledger.followups import CallBack, Followups
 from carillon.ledger.forks import Forks
 from carillon.ledger.group_commit import LINGER_SECONDS, SERVER_AWAY, GroupCommit
+from carillon.ledger.last_good import LastGood
+from carillon.ledger.places import Places
 from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun, Submitted, cause_of
 from carillon.ledger.replays import Replays
 from carillon.ledger.selections import FORGET, Selections
 from carillon.ledger.statements import accept, execute, sweep
 from carillon.ledger.steering import Steering
+from carillon.ledger.turns import Turns
 from carillon.ledger.workflows import Workflows
 
 if TYPE_CHECKING:
@@ -113,6 +118,11 @@ class Ledger:
         self.steering = Steering(self)
         self.replays = Replays(self)
         self.selections = Selections(self)
+        self.circuits = Circuits(self)
+        self.effects = Effects(self)
+        self.last_good = LastGood(self)
+        self.turns = Turns(self)
+        self.places = Places(self)
         self.dead_letters = DeadLetters(self)
         self.workflows = Workflows(self, linger=linger)
         self.forks = Forks(self)

@@ -13,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     Index,
     Integer,
+    Interval,
     LargeBinary,
     MetaData,
     SmallInteger,
@@ -391,6 +392,59 @@ fires = Table(
     _when("decided_at", nullable=False),
     UniqueConstraint("schedule", "fire_at"),
     Index("ix_fires_decided", text("decided_at desc")),
+)
+
+#: Circuit breakers that failed at least once; `carillon.policies.circuit.Circuit` says what the columns mean.
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("state", Text, nullable=False, server_default="closed"),
+    Column("failed_at", ARRAY(DateTime(timezone=True)), nullable=False, server_default=text("'{}'")),
+    _when("retry_at"),
+    Column("pause", Interval),
+    Column("probe", UUID(as_uuid=True)),
+    _when("probe_until"),
+    Column("reason", Text),
+    Column("changes", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint("state in ('closed', 'open', 'half_open')", name="state"),
+)
+
+#: Effects that must not happen twice, by their key. `result` is JSON text as the function returned it, null while it is
+#: under way.
+effects = Table(
+    "effects",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("arguments", Text, nullable=False),
+    Column("owner", UUID(as_uuid=True), nullable=False),
+    Column("leased_until", DateTime(timezone=True), nullable=False),
+    Column("result", Text),
+    Column("kept_until", DateTime(timezone=True), nullable=False),
+    Index("ix_effects_kept", "kept_until"),
+)
+
+#: What sources of fallbacks answered last while they were well, by key; `value` is JSON text.
+last_good = Table(
+    "last_good",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("kept_until", DateTime(timezone=True), nullable=False),
+    Index("ix_last_good_kept", "kept_until"),
+)
+
+#: Who has a place at a bulkhead, and until when.
+places = Table(
+    "places",
+    metadata,
+    Column("owner", UUID(as_uuid=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("leased_until", DateTime(timezone=True), nullable=False),
+    Index("ix_places_name", "name"),
 )
 
 dead_letters = Table(

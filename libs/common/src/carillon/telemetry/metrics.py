@@ -26,7 +26,7 @@ class Metrics:
             self.registry.register(collector)
         self.attempts = Counter(
             "taskiq_tasks",
-            "How many attempts ended, by how: success, failed, retried, snoozed, cancelled or fenced.",
+            "How many attempts ended, by how: success, partial, failed, retried, snoozed, cancelled or fenced.",
             ["task_name", "status"],
             registry=self.registry,
         )
@@ -58,6 +58,48 @@ class Metrics:
             "carillon_sweeper_runs",
             "How many runs were moved: due, overdue, admitted, expired, rescued or unheard.",
             ["reason"],
+            registry=self.registry,
+        )
+        self.breaker_state = Gauge(
+            "carillon_breaker_state",
+            "Whether a circuit breaker is in this state, as this process knows: 1 where it is, else 0.",
+            ["breaker", "state"],
+            registry=self.registry,
+        )
+        self.breaker_calls = Counter(
+            "carillon_breaker_calls",
+            "How many calls through a circuit breaker ended, by how: answered, failed, refused or unknown.",
+            ["breaker", "outcome"],
+            registry=self.registry,
+        )
+        self.effects = Counter(
+            "carillon_effects",
+            "How many calls of an effect ended, by how: called, known, failed, in_flight, conflict or overtaken.",
+            ["effect", "outcome"],
+            registry=self.registry,
+        )
+        self.fallback_answers = Counter(
+            "carillon_fallback_answers",
+            "How many answers a fallback gave, by who gave them: the name of a source, last good, or none.",
+            ["fallback", "source"],
+            registry=self.registry,
+        )
+        self.turns = Counter(
+            "carillon_throttle_turns",
+            "How many turns of a throttle were asked for, by what came of it: taken or refused.",
+            ["throttle", "outcome"],
+            registry=self.registry,
+        )
+        self.places = Counter(
+            "carillon_bulkhead_places",
+            "How many places of a bulkhead were asked for, by what came of it: taken or refused.",
+            ["bulkhead", "outcome"],
+            registry=self.registry,
+        )
+        self.batch_items = Counter(
+            "carillon_batch_items",
+            "How many items of a batch ended, by how: successful, failed or skipped.",
+            ["batch", "outcome"],
             registry=self.registry,
         )
         self.hook_failures = Counter(

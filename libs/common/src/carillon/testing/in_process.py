@@ -13,10 +13,15 @@ import orjson
 
 from carillon.contracts import Event
 from carillon.ids import new_id
+from carillon.partial import Partial
+from carillon.policies import Policies
 from carillon.run import Cause, Progress, Run, current_run
+from carillon.settings import PlatformSettings
 from carillon.task import Task
 from carillon.tasks import Tasks
 from carillon.telemetry.excerpt import kept_lines
+from carillon.telemetry.metrics import Metrics
+from carillon.testing.memory import MemoryPlatform
 from carillon.worker.execution import result_json
 
 
@@ -28,7 +33,8 @@ class InProcess:
 
     def __init__(self, tasks: Tasks, resources: Mapping[type, object]) -> None:
         tasks.check(resources)
-        self._resources = resources
+        twin = MemoryPlatform(PlatformSettings.model_construct(storage_url="memory:///"), name="in process")
+        self._resources: Mapping[type, object] = {Policies: Policies(twin, Metrics()), **resources}
         #: What successful runs said, in order.
         self.said: list[Event] = []
         #: What runs reported with `run.progress`, in order, and what the last of them kept with `run.keep`.
@@ -63,9 +69,10 @@ class InProcess:
         finally:
             current_run.reset(token)
             self.log = str(run.excerpt or "")
-        result_json(returned)
-        if isinstance(returned, Event):
-            run.say(returned)
+        value = returned.value if isinstance(returned, Partial) else returned
+        result_json(value)
+        if isinstance(value, Event):
+            run.say(value)
         self.said.extend(run.said)
         return returned
 

@@ -84,7 +84,7 @@ class Sweeper:
     async def _do_duties(self) -> None:
         duties = (self._expire, self._rescue, self._reclaim, self._follow_up, self._publish, self._answer, self._tell)
         while True:
-            for duty in (*duties, self._keep_days):
+            for duty in (*duties, self._receiver.policies.refresh, self._keep_days):
                 # Each by itself: one that fails must not keep the others from their work.
                 async with _survived():
                     await duty()
@@ -188,6 +188,8 @@ class Sweeper:
         try:
             await self._ledger.make_days()
             self._metrics.swept.labels("forgotten").inc(await self._ledger.forget(self._kept))
+            for kept in (self._ledger.effects, self._ledger.last_good):
+                self._metrics.swept.labels("forgotten").inc(await kept.forget())
         except asyncpg.LockNotAvailableError:
             log.info("days wait for a long reader of the ledger")
 

@@ -18,6 +18,7 @@ from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun,
 from carillon.testing.memory.admission import MemoryAdmission
 from carillon.testing.memory.conditions import MemoryConditions, MemoryFollowups
 from carillon.testing.memory.counts import charge, openings
+from carillon.testing.memory.policies import MemoryCircuits, MemoryEffects, MemoryLastGood, MemoryPlaces, MemoryTurns
 from carillon.testing.memory.steering import MemoryReplays, MemorySteering
 from carillon.testing.memory.store import (
     READY,
@@ -52,6 +53,11 @@ class MemoryLedger(Ledger):
         self.replays: MemoryReplays = MemoryReplays(self)
         self.workflows: MemoryWorkflows = MemoryWorkflows(self)
         self.forks = MemoryForks(self)
+        self.circuits = MemoryCircuits(self)
+        self.effects = MemoryEffects(self)
+        self.last_good = MemoryLastGood(self)
+        self.turns = MemoryTurns(self)
+        self.places = MemoryPlaces(self)
 
     async def __aenter__(self) -> Self:
         return self

@@ -22,6 +22,7 @@ from carillon.ledger.audit import Entry
 from carillon.ledger.history import last_attempt
 from carillon.ledger.records import NewEvent, NewRun, Priority, State
 from carillon.ledger.statements.rows import gate_of
+from carillon.policies.circuit import Circuit
 from carillon.testing.memory.gates import gate_for
 
 #: A row by the names of its table's columns, as `carillon.ledger.tables` has them.
@@ -77,6 +78,14 @@ class Store:
         self.buckets: dict[tuple[str, str], datetime] = {}
         #: Tasks take turns in the order in which they were served, also while the clock stands still.
         self._served = count(1)
+        #: Circuit breakers, by name.
+        self.breakers: dict[str, Circuit] = {}
+        #: Effects, by name and key.
+        self.effects: dict[tuple[str, str], Row] = {}
+        #: Last good values, by name and key.
+        self.last_good: dict[tuple[str, str], Row] = {}
+        #: Places at bulkheads, by who has one.
+        self.places: dict[UUID, Row] = {}
         self.audit: list[tuple[datetime, Entry]] = []
         self.files = MemoryStore()
         self._listeners: list[Callable[[str], None]] = []
