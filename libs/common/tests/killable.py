@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import structlog
 
-from carillon import NEVER, Retry, Run, Tasks
+from carillon import NEVER, Partial, Retry, Run, Tasks
 from carillon.contracts import Event
 from carillon.errors import Cancel, PermanentError, Snooze, Stopped, TransientError
 
@@ -195,3 +195,9 @@ def fall_silent(beats: bool, *, run: Run) -> str:
         if beats:
             run.beat()
     return "heard"
+
+
+@tasks.task(process=True)
+def press_what_is_there(sheets: int) -> Partial[int]:
+    """Press fewer sheets than there should be. Safe to run twice: it only returns."""
+    return Partial(sheets - 1, reason="one sheet is missing")

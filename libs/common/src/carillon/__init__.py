@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from carillon.ledger.schedules import Schedule
     from carillon.limits import Limits, Rate
     from carillon.operator import get_operator
+    from carillon.partial import Partial
     from carillon.retry import NEVER, Retry
     from carillon.run import Cause, Run
     from carillon.service import Service
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
     from carillon.workflows.remote import RemoteTask
 
 __all__ = [
-    "NEVER", "After", "Cause", "Limits", "Priority", "Rate", "RemoteTask", "Retry", "Run", "Schedule", "Service", "Task",
-    "Tasks", "Unique", "Workflow", "connect", "get_job_status", "get_operator", "get_tracker", "pause_job", "resume_job",
+    "NEVER", "After", "Cause", "Limits", "Partial", "Priority", "Rate", "RemoteTask", "Retry", "Run", "Schedule",
+    "Service", "Task", "Tasks", "Unique", "Workflow", "connect", "get_job_status", "get_operator", "get_tracker",
+    "pause_job", "resume_job",
 ]  # fmt: skip
 
 _HOMES = {
@@ -42,6 +44,7 @@ _HOMES = {
     "After": "carillon.ledger.records",
     "Cause": "carillon.run",
     "Limits": "carillon.limits",
+    "Partial": "carillon.partial",
     "Priority": "carillon.ledger.records",
     "Rate": "carillon.limits",
     "RemoteTask": "carillon.workflows.remote",

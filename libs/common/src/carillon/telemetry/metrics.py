@@ -26,7 +26,7 @@ class Metrics:
             self.registry.register(collector)
         self.attempts = Counter(
             "taskiq_tasks",
-            "How many attempts ended, by how: success, failed, retried, snoozed, cancelled or fenced.",
+            "How many attempts ended, by how: success, partial, failed, retried, snoozed, cancelled or fenced.",
             ["task_name", "status"],
             registry=self.registry,
         )

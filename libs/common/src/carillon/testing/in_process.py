@@ -13,6 +13,7 @@ import orjson
 
 from carillon.contracts import Event
 from carillon.ids import new_id
+from carillon.partial import Partial
 from carillon.run import Cause, Progress, Run, current_run
 from carillon.task import Task
 from carillon.tasks import Tasks
@@ -63,9 +64,10 @@ class InProcess:
         finally:
             current_run.reset(token)
             self.log = str(run.excerpt or "")
-        result_json(returned)
-        if isinstance(returned, Event):
-            run.say(returned)
+        value = returned.value if isinstance(returned, Partial) else returned
+        result_json(value)
+        if isinstance(value, Event):
+            run.say(value)
         self.said.extend(run.said)
         return returned
 

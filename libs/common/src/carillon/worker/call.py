@@ -14,6 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from carillon import clock
 from carillon.errors import ProcessLost, Stopped
+from carillon.partial import Partial
 from carillon.run import Progress, Run
 from carillon.task import Task
 from carillon.telemetry.excerpt import Excerpt
@@ -61,7 +62,8 @@ class Call:
             raise unpacked(answer["error"])
         for words in answer["said"]:
             self._run.say(said(words))
-        return answer["result"]
+        result = answer["result"]
+        return result if answer["partial"] is None else Partial(result, reason=answer["partial"])
 
     def stop(self, reason: str) -> None:
         """Raise `Stopped` at whatever line the code is; it may clean up."""

@@ -27,6 +27,7 @@ from pydantic import TypeAdapter
 
 from carillon.contracts import Event
 from carillon.errors import Stopped, UnknownTaskError
+from carillon.partial import Partial
 from carillon.run import Cause, Run, attempted_run, current_run
 from carillon.task import Task
 from carillon.telemetry.logs import configure_logs
@@ -120,9 +121,13 @@ class Child:
             arguments |= dict.fromkeys(task.needs, run)
             self._interrupt(0, None)
             returned = self._execute(task, arguments, run)
+            reason = None
+            if isinstance(returned, Partial):
+                returned, reason = returned.value, str(returned.reason)
             if isinstance(returned, Event):
                 run.say(returned)
-            return {"result": orjson.Fragment(result_json(returned)), "said": [_told(event) for event in run.said]}
+            result = orjson.Fragment(result_json(returned))
+            return {"result": result, "partial": reason, "said": [_told(event) for event in run.said]}
         except Stopped:
             return {"stopped": True}
         except BaseException as error:  # noqa: BLE001 - whatever it was, the attempt ends with it

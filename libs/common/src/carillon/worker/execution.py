@@ -35,13 +35,14 @@ class Verdict:
     """What happens to a run after an attempt."""
 
     state: State
-    #: completed, failed, retried, snoozed, cancelled or fenced.
+    #: completed, partial, failed, retried, snoozed, cancelled or fenced.
     outcome: str
     delay: timedelta = timedelta(0)
     counted: bool = True
 
 
 COMPLETED = Verdict(State.COMPLETED, "completed")
+PARTIAL = Verdict(State.PARTIAL, "partial")
 FAILED = Verdict(State.FAILED, "failed")
 CANCELLED = Verdict(State.CANCELLED, "cancelled")
 #: The ledger no longer expected this attempt: another worker has the run, or it was ended otherwise.

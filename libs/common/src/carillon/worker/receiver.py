@@ -16,8 +16,9 @@ from carillon import clock
 from carillon.contracts import Event
 from carillon.errors import Cancelled, Snooze, UnknownTaskError
 from carillon.ledger.records import Claimed, Delivery, Priority
+from carillon.partial import Partial
 from carillon.platform import Platform
-from carillon.run import Run, attempted_run
+from carillon.run import Run, attempted_run, current_run
 from carillon.stored_results import is_large
 from carillon.task import Task
 from carillon.telemetry.metrics import Metrics
@@ -26,7 +27,7 @@ from carillon.worker.activations import Activations, Outcome
 from carillon.worker.attempt import Attempt, overrun
 from carillon.worker.children import Children
 from carillon.worker.ending import Endings, persist
-from carillon.worker.execution import Execution, RunMessage, assembled, result_json
+from carillon.worker.execution import PARTIAL, Execution, RunMessage, assembled, result_json
 from carillon.worker.reports import Reports
 from carillon.worker.results import Results
 from carillon.worker.threads import Threads
@@ -174,6 +175,8 @@ class Receiver:
         try:
             returned = await self._run_task(attempt, message.kwargs) if workflow is None else workflow()
             if attempt.given_up_at is None:
+                if isinstance(returned, Partial):
+                    returned = _part_of(execution, returned)
                 if isinstance(returned, Event):
                     execution.run.say(returned)
                 execution.result = result_json(returned)
@@ -264,3 +267,14 @@ class Receiver:
             await attempt.acknowledge()
         finally:
             self._forget(attempt.execution.delivery.id)
+
+
+def _part_of(execution: Execution, returned: Partial[Any]) -> Any:
+    """The value of what is only a part; the run ends `partial`, and its log says why."""
+    execution.verdict = PARTIAL
+    token = current_run.set(execution.run)
+    try:
+        log.warning("the run is partial", reason=str(returned.reason)[:500])
+    finally:
+        current_run.reset(token)
+    return returned.value
