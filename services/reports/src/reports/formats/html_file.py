@@ -55,7 +55,7 @@ def read_tables(path: Path, keys: Iterable[str]) -> dict[str, list[dict[str, str
     """The rows of each of these tables, by the title of the column; none where the page has no such table."""
     reader = _Tables()
     reader.feed(path.read_text(encoding="utf-8"))
-    tables: dict[str, list[list[str]]] = {key: [[]] for key in keys} | reader.tables
+    tables = {key: reader.tables.get(key, [[]]) for key in keys}
     return {key: [dict(zip(rows[0], row, strict=True)) for row in rows[1:]] for key, rows in tables.items()}
 
 
