@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from carillon import RemoteTask, Retry, Run, Service, Tasks, Workflow
+from carillon import RemoteTask, Retry, Service, Tasks, Workflow
 from carillon.contracts import Event
 from carillon.errors import PermanentError, StepFailedError, TransientError
 from carillon.settings import PlatformSettings
@@ -29,6 +29,8 @@ class Bakery:
 
     def __init__(self) -> None:
         self.done: list[str] = []
+        #: What is the case, for the sagas.
+        self.holds: set[str] = set()
         #: By what a task says it does: how often that still fails, negative for always.
         self.fails: Counter[str] = Counter()
         self.gate = asyncio.Event()
@@ -42,7 +44,7 @@ class Bakery:
         self.done.append(what)
 
 
-def bakery_tasks() -> tuple[Tasks, dict[str, Any]]:  # noqa: C901, PLR0915 - a list of tasks
+def bakery_tasks() -> tuple[Tasks, dict[str, Any]]:  # noqa: C901 - a list of tasks
     """The tasks, declared anew, and the workflows by their names."""
     tasks = Tasks("bakery")
 
@@ -78,7 +80,9 @@ def bakery_tasks() -> tuple[Tasks, dict[str, Any]]:  # noqa: C901, PLR0915 - a l
         return await flow.step(bake, dough)
 
     @tasks.workflow()
-    async def make_all(whats: list[str], need: float = 1.0, concurrency: int = 1000, *, flow: Workflow) -> dict[str, Any]:
+    async def make_all(
+        whats: list[str], need: float = 1.0, concurrency: int = 1000, *, flow: Workflow
+    ) -> dict[str, Any]:
         """Fan-out and fan-in."""
         batch = await flow.map(mix, whats, concurrency=concurrency, need=need)
         return batch.summary | {"results": list(batch.results)}
@@ -131,7 +135,78 @@ def bakery_tasks() -> tuple[Tasks, dict[str, Any]]:  # noqa: C901, PLR0915 - a l
         dough = await flow.step(RemoteTask("bakery.mix", returns=str), what=bread)
         return [bread, dough]
 
+    @tasks.task(retry=SOON)
+    async def reserve(order: str, *, bakery: Bakery) -> str:
+        """Reserve. Safe to run twice: the order has one reservation."""
+        bakery.do("reserve")
+        bakery.holds.add(f"reserved {order}")
+        return order
+
+    @tasks.task(retry=SOON)
+    async def release(order: str, *, bakery: Bakery) -> None:
+        """Take the reservation back. Safe to run twice: what is not there is not taken."""
+        bakery.do("release")
+        bakery.holds.discard(f"reserved {order}")
+
+    @tasks.task(retry=SOON)
+    async def charge(order: str, *, bakery: Bakery) -> str:
+        """Charge. Safe to run twice: the order is charged once."""
+        bakery.do("charge")
+        bakery.holds.add(f"charged {order}")
+        return order
+
+    @tasks.task(retry=SOON)
+    async def refund(order: str, *, bakery: Bakery) -> None:
+        """Give the money back. Safe to run twice: what was not charged is not given back."""
+        bakery.do("refund")
+        bakery.holds.discard(f"charged {order}")
+
+    @tasks.task(retry=SOON)
+    async def ship(order: str, *, bakery: Bakery) -> str:
+        """Ship. Safe to run twice: an order is one parcel."""
+        bakery.do("ship")
+        bakery.holds.add(f"shipped {order}")
+        return order
+
+    @tasks.task(retry=SOON)
+    async def call_back(order: str, *, bakery: Bakery) -> None:
+        """Call the parcel back. Safe to run twice: what is not under way is not called back."""
+        bakery.do("call back")
+        bakery.holds.discard(f"shipped {order}")
+
+    @tasks.workflow()
+    async def deliver(order: str, *, flow: Workflow) -> dict[str, Any]:
+        """A saga."""
+        try:
+            async with flow.saga() as saga:
+                await saga.step(reserve, order, undo=release)
+                await saga.step(charge, order, undo=refund)
+                await saga.step(ship, order, undo=call_back)
+        except StepFailedError as error:
+            return {"status": "undone", "why": error.kind, "compensations": saga.compensations}
+        return {"status": "completed"}
+
+    @tasks.workflow()
+    async def deliver_surely(order: str, *, flow: Workflow) -> str:
+        """A saga with a point of no return."""
+        async with flow.saga() as saga:
+            await saga.step(reserve, order, undo=release)
+            saga.pivot()
+            await saga.step(ship, order)
+        return "completed"
+
+    @tasks.workflow()
+    async def deliver_badly(order: str, *, flow: Workflow) -> str:
+        """A saga that forgets to give the money back."""
+        async with flow.saga() as saga:
+            await saga.step(reserve, order, undo=release)
+            await saga.step(charge, order)
+            await saga.step(ship, order, undo=call_back)
+        return "completed"
+
     return tasks, {
+        "reserve": reserve, "release": release, "charge": charge, "refund": refund, "ship": ship,
+        "call_back": call_back, "deliver": deliver, "deliver_surely": deliver_surely, "deliver_badly": deliver_badly,
         "make": make, "make_all": make_all, "make_tomorrow": make_tomorrow, "sell": sell, "ask": ask, "hurry": hurry,
         "stumble": stumble, "make_by_others": make_by_others, "mix": mix, "bake": bake, "refuse": refuse, "hold": hold,
     }  # fmt: skip

@@ -132,6 +132,11 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
         return create_model(self.function_name, __config__=ConfigDict(extra="forbid"), **fields)
 
     @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of the arguments."""
+        return self.arguments.model_json_schema()
+
+    @cached_property
     def argument_names(self) -> tuple[str, ...]:
         """The names of the arguments, in order."""
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
@@ -201,7 +206,7 @@ class Task(AsyncTaskiqDecoratedTask[Params, Returned]):
             "name": self.task_name,
             "queue": queue,
             "doc": self.doc,
-            "schema": self.arguments.model_json_schema(),
+            "schema": self.schema,
             "policy": self.policy,
             "hears": self.hears and self.hears.type,
             "says": [contract.type for contract in self.says],

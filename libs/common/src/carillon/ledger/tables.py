@@ -194,7 +194,10 @@ steps = Table(
     ),
     Index("ix_steps_running", "domain", "at", postgresql_where=text("outcome is null and kind = 'task'")),
     Index(
-        "ix_steps_decisions", "domain", "at", postgresql_where=text("outcome is null and kind in ('approval', 'repair')")
+        "ix_steps_decisions",
+        "domain",
+        "at",
+        postgresql_where=text("outcome is null and kind in ('approval', 'repair')"),
     ),
 )
 

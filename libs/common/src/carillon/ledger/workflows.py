@@ -11,7 +11,7 @@ import orjson
 
 from carillon.errors import NotFoundError
 from carillon.ledger.arrays import run_arrays
-from carillon.ledger.audit import Actor, record
+from carillon.ledger.audit import Action, Actor, Entry, record
 from carillon.ledger.cancelling import cancel_all
 from carillon.ledger.group_commit import GroupCommit
 from carillon.ledger.records import NewRun
@@ -68,7 +68,7 @@ class Workflows:
     async def _history(self, batch: Sequence[UUID]) -> Sequence[History]:
         rows: dict[UUID, list[Mapping[str, Any]]] = {}
         for row in await self._ledger.pool.fetch(statements.HISTORY, list(set(batch))):
-            rows.setdefault(row["workflow_id"], []).append(row)
+            rows.setdefault(row["workflow_id"], []).append(dict(row))
         return [history_of(rows.get(workflow, [])) for workflow in batch]
 
     async def ring(self, domain: str) -> int:
@@ -124,9 +124,7 @@ class Workflows:
             row = await connection.fetchrow(statements.DECIDE, workflow, seq, encoded)
             if row is None:
                 raise NotFoundError(no_decision(workflow, seq))
-            action = "workflow.approved" if decision["approved"] else "workflow.refused"
-            details = {"step": seq, "asked": row["name"]}
-            await record(connection, actor.did(action, str(workflow), reason, **details))
+            await record(connection, decided(workflow, seq, row["name"], decision, actor, reason))
 
 
 def history_of(rows: Sequence[Mapping[str, Any]]) -> History:
@@ -161,6 +159,14 @@ def _step_arrays(steps: Sequence[tuple[UUID, NewStep]]) -> list[list[Any]]:
         [step.due_at for _, step in steps],
         [orjson.dumps(step.match).decode() if step.kind == "event" else None for _, step in steps],
     ]
+
+
+def decided(
+    workflow: UUID, seq: int, asked: str, decision: Mapping[str, Any], actor: Actor, reason: str | None
+) -> Entry:
+    """The entry in the audit trail."""
+    action: Action = "workflow.approved" if decision["approved"] else "workflow.refused"
+    return actor.did(action, str(workflow), reason, step=seq, asked=asked)
 
 
 def no_decision(workflow: UUID, seq: int) -> str:

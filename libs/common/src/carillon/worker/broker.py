@@ -27,6 +27,7 @@ from carillon.worker.execution import assembled
 from carillon.worker.results import Results
 from carillon.workflows.loop import refuse_in_workflow
 
+
 class Kick(BrokerMessage):
     """A broker message that still knows what it was made from."""
 

@@ -23,7 +23,7 @@ from carillon.stored_results import is_large
 from carillon.task import Task
 from carillon.telemetry.metrics import Metrics
 from carillon.transports.port import Acknowledge
-from carillon.worker.activations import Activations, Outcome
+from carillon.worker.activations import Activations
 from carillon.worker.attempt import Attempt, overrun
 from carillon.worker.children import Children
 from carillon.worker.ending import Endings, persist
@@ -57,7 +57,7 @@ class Receiver:
     ) -> None:
         self._platform = platform
         self.worker = worker
-        self._domain = domain
+        self.domain = domain
         self._tasks = tasks
         self._resources = resources
         self._metrics = metrics
@@ -93,7 +93,7 @@ class Receiver:
         self._attempts[delivery.id] = attempt
         try:
             if isinstance(delivery, Claimed) or await self._start(delivery):
-                await self._attempt(attempt)
+                await self._go_on(attempt)
             else:
                 self._metrics.fenced.inc()
             if attempt.given_up_at is None:
@@ -148,16 +148,18 @@ class Receiver:
         attempt = (delivery.id, delivery.attempt, self.worker)
         return await persist(lambda: self._platform.ledger.start(attempt))
 
+    async def _go_on(self, attempt: Attempt) -> None:
+        attempted_run.set(attempt.execution.run)
+        if isinstance(attempt.execution.task, WorkflowTask):
+            attempt.workflow = await self._workflows.advance(attempt.execution)
+            if attempt.workflow is None:
+                # It waits, and this attempt is over.
+                return
+        await self._attempt(attempt)
+
     async def _attempt(self, attempt: Attempt) -> None:
         execution = attempt.execution
         delivery, run_id = execution.delivery, str(execution.delivery.id)
-        attempted_run.set(execution.run)
-        workflow: Outcome | None = None
-        if isinstance(execution.task, WorkflowTask):
-            workflow = await self._workflows.advance(execution)
-            if workflow is None:
-                # It waits, and this attempt is over.
-                return
         message = assembled(
             RunMessage,
             task_id=run_id,
@@ -173,7 +175,7 @@ class Receiver:
         returned: Any = None
         error: BaseException | None = None
         try:
-            returned = await self._run_task(attempt, message.kwargs) if workflow is None else workflow()
+            returned = await self._run_task(attempt, message.kwargs)
             if attempt.given_up_at is None:
                 if isinstance(returned, Partial):
                     returned = _part_of(execution, returned)
@@ -207,7 +209,7 @@ class Receiver:
         run = Run(
             id=delivery.id,
             task=delivery.task,
-            domain=self._domain,
+            domain=self.domain,
             attempt=delivery.attempt,
             labels=delivery.labels,
             cause=delivery.cause,
@@ -216,11 +218,13 @@ class Receiver:
         return Execution(delivery, self._tasks.get(delivery.task), run)
 
     async def _run_task(self, attempt: Attempt, kwargs: Mapping[str, Any]) -> Any:
+        if attempt.workflow is not None:
+            return attempt.workflow()
         execution = attempt.execution
         task = execution.task
         if task is None:
             message = (
-                f"{execution.delivery.task} is not a task of {self._domain}; was it renamed, or is the worker older?"
+                f"{execution.delivery.task} is not a task of {self.domain}; was it renamed, or is the worker older?"
             )
             raise UnknownTaskError(message)
         if (remains := self._given_up.get(execution.delivery.id)) is not None:

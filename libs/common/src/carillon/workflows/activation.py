@@ -75,7 +75,7 @@ class Activation:
         self._history = history
         self._records = {step.seq: step for step in history.steps}
         began = history.steps[0].at if history.steps else now
-        self.loop = WorkflowLoop(self, began.timestamp())
+        self.loop = WorkflowLoop(self, began.timestamp())  # type: ignore[abstract] # the rest refuses
         self._asked_for = 0
         self._awaited: dict[int, _Awaited] = {}
         self._places: dict[asyncio.Future[Any], int] = {}
@@ -264,9 +264,9 @@ class Activation:
 
     def _diverge(self, step: Step, how: str) -> None:
         message = (
-            f"step {step.seq} was the {_word(step.kind, step.name)}, and {how}: the code is not what it was, or asks for "
-            "the time, random values or the world outside itself (use flow.now(), flow.random and steps). Deploy the "
-            "code that the workflow began with, keep it as an earlier version, or fork the workflow from a step before"
+            f"step {step.seq} was the {_word(step.kind, step.name)}, and {how}: the code is not what it was, or asks "
+            "for the time, random values or the world outside itself (use flow.now(), flow.random and steps). Deploy "
+            "the code that the workflow began with, keep it as an earlier version, or fork it from a step before"
         )
         self._raise(DivergedError(message))
 

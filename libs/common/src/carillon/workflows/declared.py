@@ -8,13 +8,13 @@ import textwrap
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, ParamSpec, TypeVar, Unpack
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack
 
 from carillon.contracts import Event
 from carillon.errors import ConfigurationError
 from carillon.retry import NEVER
 from carillon.task import Task
-from carillon.terms import Terms
+from carillon.terms import OnFailure
 from carillon.unconnected import UnconnectedBroker
 from carillon.workflows.flow import Workflow
 
@@ -23,9 +23,10 @@ Returned = TypeVar("Returned")
 Code = Callable[Params, Coroutine[Any, Any, Returned]]
 
 
-class _Declared(Terms, total=False):
+class _Declared(TypedDict, total=False):
     is_default: bool
     labels: Mapping[str, str] | None
+    on_failure: OnFailure | None
 
 
 class WorkflowTask(Task[Params, Coroutine[Any, Any, Returned]]):
@@ -47,8 +48,8 @@ class WorkflowTask(Task[Params, Coroutine[Any, Any, Returned]]):
             raise ConfigurationError(message)
         if list(self.needs.values()) != [Workflow]:
             message = (
-                f"{self.task_name} is a workflow: it has one keyword-only parameter, `flow: carillon.Workflow`, and what "
-                "needs anything else is a task, which it awaits with `flow.step(...)`"
+                f"{self.task_name} is a workflow: it has one keyword-only parameter, `flow: carillon.Workflow`, and "
+                "what needs anything else is a task, which it awaits with `flow.step(...)`"
             )
             raise ConfigurationError(message)
         if version < 1:
@@ -69,7 +70,7 @@ class WorkflowTask(Task[Params, Coroutine[Any, Any, Returned]]):
         Its function may be called whatever you like. Raises `ConfigurationError` for a version that is none, or taken.
         """
         if not 1 <= version < self.version or version in self._earlier:
-            message = f"{self.task_name} is at version {self.version}; it cannot have an earlier version {version} (too)"
+            message = f"{self.task_name} is at version {self.version}, and cannot have an earlier {version} (too)"
             raise ConfigurationError(message)
 
         def keep(function: Code[..., Any]) -> WorkflowTask[..., Any]:

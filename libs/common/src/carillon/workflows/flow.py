@@ -126,7 +126,7 @@ class Workflow:
         contract: type[Heard],
         *,
         match: Mapping[str, Any] | None = None,
-        timeout: timedelta | None = None,  # noqa: ASYNC109 - it is recorded, and outlasts the process
+        timeout: timedelta | None = None,
     ) -> Heard:
         """Wait for an event of this contract, and give it back; the first since the workflow was submitted.
 
@@ -138,7 +138,7 @@ class Workflow:
             message = f"{self.run.task} does not say that it awaits {contract.type}; add it to @tasks.workflow(awaits=)"
             raise OutsideWorkflowError(message)
         wanted = _match(match or {})
-        heard = await self._activation.ask(
+        heard: Heard = await self._activation.ask(
             Asked(
                 kind="event",
                 name=contract.type,
@@ -148,9 +148,9 @@ class Workflow:
                 match=wanted,
             )
         )
-        return heard  # type: ignore[no-any-return] # as it was decoded
+        return heard
 
-    async def approval(self, question: str, *, timeout: timedelta | None = None) -> Decision:  # noqa: ASYNC109 - as above
+    async def approval(self, question: str, *, timeout: timedelta | None = None) -> Decision:
         """Wait until somebody approves, or refuses, over HTTP, on the page or with `carillon workflows approve`.
 
         Raises `TimeoutError` after `timeout`.
@@ -158,13 +158,12 @@ class Workflow:
         if not 0 < len(question) <= MOST_QUESTION or "\0" in question:
             message = f"what is to be approved is a text of 1 to {MOST_QUESTION} characters, without NUL"
             raise InvalidArgumentsError(message)
-        decision = await self._activation.ask(
-            Asked(kind="approval", name=question, digest="", decode=_decision, due_at=self._due(timeout))
-        )
-        return decision  # type: ignore[no-any-return] # as it was decoded
+        asked = Asked(kind="approval", name=question, digest="", decode=_decision, due_at=self._due(timeout))
+        decision: Decision = await self._activation.ask(asked)
+        return decision
 
     def repair(self, question: str) -> asyncio.Future[Decision]:
-        """Let an operator decide whether to try again what failed for good: a step that is not approved, but repaired."""
+        """Let an operator decide whether to try again what failed for good, or has done it by hand."""
         return self._activation.ask(Asked(kind="repair", name=question[:MOST_QUESTION], digest="", decode=_decision))
 
     def stop(self, step: asyncio.Future[Any]) -> None:
@@ -192,7 +191,7 @@ class Workflow:
         def begin(item: Item) -> asyncio.Future[Any]:
             if isinstance(task, RemoteTask) or hasattr(task, "task_name"):
                 return self._step(task, (item,), {})
-            return task(item)  # type: ignore[no-any-return, operator] # a function, as it is no task
+            return task(item)
 
         return await self._together(members, concurrency, need, begin)
 

@@ -136,8 +136,7 @@ class Together:
         for at in range(self._begun, len(self._items)):
             self._missed[at] = (True, "not begun: too many others had failed")
         missed = {
-            at: (skipped, Missed(at, self._items[at], reason))
-            for at, (skipped, reason) in sorted(self._missed.items())
+            at: (skipped, Missed(at, self._items[at], reason)) for at, (skipped, reason) in sorted(self._missed.items())
         }
         return Batch(
             results=self._results,
@@ -145,5 +144,3 @@ class Together:
             failed=[one for skipped, one in missed.values() if not skipped],
             skipped=[one for skipped, one in missed.values() if skipped],
         )
-
-

@@ -81,14 +81,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 coroutine = task.get_coro()
                 if coroutine is not None:
                     with suppress(Exception):
-                        coroutine.close()  # type: ignore[union-attr] # a coroutine, as `create_task` was given
+                        coroutine.close()
         self._tasks.clear()
 
     def time(self) -> float:
         """Seconds of the Unix clock, as of what was told last."""
         return self.moment
 
-    def call_soon(
+    def call_soon(  # type: ignore[override] # as asyncio's own loops have it
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         """Call back in this turn."""
@@ -96,13 +96,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._ready.append(handle)
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override] # as asyncio's own loops have it
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call back after so many seconds."""
         return self.call_at(self.moment + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override] # as asyncio's own loops have it
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call back at that moment; a timer that is recorded, and outlasts the process."""

@@ -93,7 +93,7 @@ class Saga:
         name = _name(task)
 
         def begin() -> asyncio.Future[Any]:
-            return self._flow.step(task, *args, **kwargs)  # type: ignore[no-any-return] # of any task
+            return self._flow.step(task, *args, **kwargs)
 
         if self._has_turned:
             return await self._until_done(begin, f"{name}, which comes after the point of no return,")
@@ -102,10 +102,9 @@ class Saga:
         self._begun.append(begun)
         try:
             return await self._end_of(step)
-        except StepFailedError as error:
-            if not error.may_have_effect:
+        finally:
+            if step.done() and isinstance(error := step.exception(), StepFailedError) and not error.may_have_effect:
                 self._begun.remove(begun)
-            raise
 
     def pivot(self) -> None:
         """From here on nothing is undone any more: what follows is done, however long that takes."""

@@ -129,7 +129,8 @@ with mine as (
     where worker_id = $1 and state = 'running' and started_at <= now() - $2::interval and id <> all($3::uuid[])
     for update
 ), over as (
-    delete from carillon.runs_live r using mine m where r.id = m.id and r.cancel is not null and r.wake_at is null returning {taken_out()}
+    delete from carillon.runs_live r using mine m
+    where r.id = m.id and r.cancel is not null and r.wake_at is null returning {taken_out()}
 ), kept as ({bury("over", state="'cancelled'", error="g.cancel")}),
 back as (
     update carillon.runs_live r set state = 'retrying', attempt = r.attempt + 1, uncounted = r.uncounted + 1,

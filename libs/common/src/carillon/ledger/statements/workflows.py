@@ -92,8 +92,8 @@ with parked as (
 ), issued as (
     insert into carillon.steps (workflow_id, seq, domain, kind, name, digest, saw, at, run_id, due_at, match, fields,
         wanted, since)
-    select n.workflow_id, n.seq, p.domain, n.kind, n.name, n.digest, string_to_array(n.saw, ',')::int[], n.at, n.run_id,
-        n.due_at, m.match, m.fields, m.wanted, p.created_at
+    select n.workflow_id, n.seq, p.domain, n.kind, n.name, n.digest, string_to_array(n.saw, ',')::int[], n.at,
+        n.run_id, n.due_at, m.match, m.fields, m.wanted, p.created_at
     from unnest({", ".join(f"${7 + at}::{kind}[]" for at, kind in enumerate(_NEW_STEP.values()))})
         as n({", ".join(_NEW_STEP)})
     join parked p on p.id = n.workflow_id
@@ -132,7 +132,7 @@ with due as (
         ended_at = clock_timestamp()
     from due d where s.workflow_id = d.workflow_id and s.seq = d.seq returning s.workflow_id
 ), {rousing()}, woken as ({woken()})
-select count(*)::int from told cross join (select count(*) from woken) as w cross join (select count(*) from roused) as r
+select count(*)::int from told cross join (select count(*) from woken) as w
 """
 
 NEXT_RING = """

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from carillon import clock
 from carillon.errors import NotFoundError
 from carillon.ledger.audit import Actor
-from carillon.ledger.workflows import Parked, Workflows, history_of, no_decision, runs_of
+from carillon.ledger.workflows import Parked, Workflows, decided, history_of, no_decision, runs_of
 from carillon.testing.memory.cancelling import cancel_all
 from carillon.testing.memory.store import READY, Row, Store, copied, same_json
 from carillon.workflows.records import History, NewStep, Parking
 
 if TYPE_CHECKING:
     from carillon.testing.memory.ledger import MemoryLedger
+
+#: Kinds of steps that people decide about.
+DECIDED = frozenset({"approval", "repair"})
+
+
+class Asked(NamedTuple):
+    """What a workflow waits for somebody to decide: step `seq` of it, an approval or a repair."""
+
+    workflow: UUID
+    seq: int
+    kind: str
+    name: str
 
 
 class MemoryWorkflows(Workflows):
@@ -141,13 +153,17 @@ class MemoryWorkflows(Workflows):
     ) -> None:
         """Answer what a workflow asks people; raises `NotFoundError` where it asks nothing like that (any more)."""
         step = self._store.steps.get(workflow, {}).get(seq)
-        is_open = step is not None and step["outcome"] is None and step["kind"] in {"approval", "repair"}
+        is_open = step is not None and step["outcome"] is None and step["kind"] in DECIDED
         if step is None or not is_open or workflow not in self._store.live:
             raise NotFoundError(no_decision(workflow, seq))
         step["result"] = dict(decision)
         self._end(step, "completed")
-        action = "workflow.approved" if decision["approved"] else "workflow.refused"
-        self._store.record(actor.did(action, str(workflow), reason, step=seq, asked=step["name"]))
+        self._store.record(decided(workflow, seq, step["name"], decision, actor, reason))
+
+    def decisions(self) -> list[Asked]:
+        """What workflows wait for people to decide, in the order in which they asked."""
+        asked = [row for row in self._waits() if row["kind"] in DECIDED]
+        return [Asked(*(row[name] for name in ("workflow_id", "seq", "kind", "name"))) for row in asked]
 
     def _waits(self) -> list[Row]:
         """The steps that have not ended, of workflows that have not."""
