@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,6 +16,7 @@ from carillon.errors import PermanentError, TransientError
 from carillon.ledger.audit import Actor
 from carillon.ledger.records import Priority
 from carillon.testing import Rehearsal
+from carillon.testing.crashes import Scenario, every_crash
 from reports.collecting import days_in
 from reports.days import RememberedDays
 from reports.events import tasks
@@ -32,7 +34,7 @@ from reports.tasks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
     from uuid import UUID
 
@@ -44,7 +46,10 @@ if TYPE_CHECKING:
     from reports.operations import RenderedReport
     from reports.periods import PeriodData
 
+    MakeWorld = Callable[["PostRoom"], dict[type, object]]
+
 ANN, BOB, EVE = "ann@example.org", "bob@example.org", "eve@example.org"
+ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LONG_AGO = {"start_date": "2025-01-01", "end_date": "2025-01-31"}
 
 
@@ -64,7 +69,9 @@ def spec(*recipients: str, **changes: Any) -> dict[str, Any]:
 class PostRoom:
     """Takes the place of notifications, whose task it has; refuses whom it was told to, as often as it was told to."""
 
+    #: What was mailed to whom; the same artefact to the same recipient once, as notifications promises.
     mailed: list[tuple[str, str]] = field(default_factory=list)
+    known: set[tuple[str, str]] = field(default_factory=set)
     titles: list[str] = field(default_factory=list)
     #: By recipient: how often mail is deferred; negative for mail that is refused for good.
     fails: Counter[str] = field(default_factory=Counter)
@@ -85,8 +92,10 @@ async def mail_artefact(
     if room.fails[to]:
         room.fails[to] -= 1
         raise TransientError("451 come back later")
-    room.mailed.append((artefact.filename, to))
-    room.titles.append(title)
+    if (artefact.key, to) not in room.known:
+        room.known.add((artefact.key, to))
+        room.mailed.append((artefact.filename, to))
+        room.titles.append(title)
     return {"delivered": [to], "refused": []}
 
 
@@ -157,14 +166,23 @@ def room() -> PostRoom:
 
 
 @pytest.fixture
-async def rehearsal(rollups: MakeRollups, here: Here, room: PostRoom) -> AsyncIterator[Rehearsal]:
-    days, shelf, register = RememberedDays(days_in(rollups())), RememberedFiles(), RememberedReports()
-    resources = {
-        PeriodReports: PeriodReports(days, here, shelf, register),
-        OperationsReports: OperationsReports(None, shelf, register, days),
-        PostRoom: room,
-    }
-    async with Rehearsal(tasks, post, resources=resources) as rehearsal:
+def world(rollups: MakeRollups, here: Here) -> MakeWorld:
+    """Makes all that the tasks need, anew, around a post room."""
+
+    def make(room: PostRoom) -> dict[type, object]:
+        days, shelf, register = RememberedDays(days_in(rollups())), RememberedFiles(), RememberedReports()
+        return {
+            PeriodReports: PeriodReports(days, here, shelf, register),
+            OperationsReports: OperationsReports(None, shelf, register, days),
+            PostRoom: room,
+        }
+
+    return make
+
+
+@pytest.fixture
+async def rehearsal(world: MakeWorld, room: PostRoom) -> AsyncIterator[Rehearsal]:
+    async with Rehearsal(tasks, post, resources=world(room)) as rehearsal:
         yield rehearsal
 
 
@@ -342,3 +360,44 @@ async def test_few_failures_take_the_standard_path_and_trouble_nobody_else(rehea
     assert run.result["why"] == f"failed is {run.result['numbers']['failed']:g}, and not above 1000"
     assert [to for _, to in room.mailed] == [ANN]
     assert {step.priority for step in rehearsal.runs(mail_artefact)} == {Priority.NORMAL}
+
+
+def without_ids(value: Any) -> Any:
+    """A result with the ids of runs, which are other ones in each trial, left out."""
+    if isinstance(value, dict):
+        return {name: without_ids(inside) for name, inside in value.items()}
+    if isinstance(value, list):
+        return [without_ids(inside) for inside in value]
+    return ID.sub("(id)", value) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize(
+    ("workflow", "arguments"),
+    [
+        (generate_and_deliver_report, spec(ANN, BOB)),
+        (batch_generate_reports, {"report_specs": [spec(ANN), spec(BOB, report_type="sales"), spec(BOB)]}),
+        (batch_generate_reports, {"report_specs": [spec(ANN), spec(BOB)], "parallel": False}),
+        (generate_conditional_report, {**spec(ANN), "threshold": 10, "escalate_to": [EVE]}),
+    ],
+    ids=["chain", "parallel", "one after the other", "branch"],
+)
+async def test_wherever_a_worker_dies_the_end_is_the_same_and_nobody_gets_a_report_twice(
+    workflow: Any, arguments: dict[str, Any], world: MakeWorld
+):
+    def scenario() -> Scenario:
+        room = PostRoom()
+        return Scenario(
+            tasks=[tasks, post],
+            start=lambda: workflow.kiq(**arguments),
+            effects=lambda: sorted(room.mailed),
+            resources=world(room),
+        )
+
+    undisturbed, crashed = await every_crash(scenario)
+
+    same = (undisturbed.end.state, without_ids(undisturbed.end.result), undisturbed.end.effects)
+    ends = {t.died: (t.end.state, without_ids(t.end.result), t.end.effects) for t in crashed}
+    assert undisturbed.end.state in {"completed", "partial"}
+    assert len(crashed) > 20
+    assert {died: end for died, end in ends.items() if end != same} == {}
+    assert all(trial.died is not None for trial in crashed)
