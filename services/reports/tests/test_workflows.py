@@ -301,6 +301,19 @@ async def test_a_recipient_who_refuses_makes_the_delivery_partial_and_the_others
     assert delivering.state == "partial"
 
 
+async def test_a_mail_that_failed_for_good_can_be_run_again_and_goes_to_that_recipient_alone(rehearsal, room):
+    room.fails[BOB] = -1
+    await ended(rehearsal, generate_and_deliver_report, **spec(ANN, BOB))
+    (failed,) = [mail for mail in rehearsal.runs(mail_artefact) if mail.state == "failed"]
+    room.fails[BOB] = 0
+
+    again = await rehearsal.platform.ledger.replays.replay(failed.id, Actor("ada", "a test"))
+    await rehearsal.settle()
+
+    assert rehearsal.run(again.id).state == "completed"
+    assert [to for _, to in room.mailed] == [ANN, BOB]
+
+
 async def test_a_report_that_nobody_takes_fails(rehearsal, room):
     room.fails[ANN] = -1
 
