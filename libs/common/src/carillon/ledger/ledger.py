@@ -22,6 +22,7 @@ from carillon.ledger.arrays import end_arrays, event_arrays, retry_arrays, run_a
 from carillon.ledger.conditions import Conditions
 from carillon.ledger.dead_letters import MOST_KEPT_BYTES, DeadLetters
 from carillon.ledger.followups import CallBack, Followups
+from carillon.ledger.forks import Forks
 from carillon.ledger.group_commit import LINGER_SECONDS, SERVER_AWAY, GroupCommit
 from carillon.ledger.records import Claimed, Delivery, Finish, NewEvent, NewRun, Submitted, cause_of
 from carillon.ledger.replays import Replays
@@ -114,6 +115,7 @@ class Ledger:
         self.selections = Selections(self)
         self.dead_letters = DeadLetters(self)
         self.workflows = Workflows(self, linger=linger)
+        self.forks = Forks(self)
 
     async def __aenter__(self) -> Self:
         try:

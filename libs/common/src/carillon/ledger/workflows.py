@@ -131,9 +131,14 @@ def history_of(rows: Sequence[Mapping[str, Any]]) -> History:
     """What is recorded of a workflow; of one that has ended meanwhile, nothing."""
     if not rows:
         return History()
-    steps = [Step(**{name: row[name] for name in _STEP}) for row in rows if row["seq"] is not None]
+    steps = [step_of(row) for row in rows if row["seq"] is not None]
     first = rows[0]
     return History(steps=steps, told=first["told"], cancel=first["cancel"], origin=first["origin"])
+
+
+def step_of(row: Mapping[str, Any]) -> Step:
+    """A step, of its row."""
+    return Step(**{name: row[name] for name in _STEP})
 
 
 def _parking_arrays(parkings: Sequence[Parking]) -> list[list[Any]]:

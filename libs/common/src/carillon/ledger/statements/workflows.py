@@ -150,7 +150,8 @@ with late as (
       and state in ('pending', 'queued', 'retrying', 'paused')
     limit 500 for update skip locked
 ), asked as (
-    update carillon.runs_live r set run_at = now(), state = case when r.state = 'pending' then 'queued' else r.state end,
+    update carillon.runs_live r set run_at = now(),
+        state = case when r.state = 'pending' then 'queued' else r.state end,
         cancel = jsonb_build_object('type', 'DeadlineExceeded',
             'message', 'it was not ended by its deadline, ' || to_char(r.deadline_at at time zone 'UTC',
                 'YYYY-MM-DD HH24:MI:SS') || ' UTC')

@@ -31,7 +31,7 @@ from carillon.testing.memory.store import (
     same_work,
     work_of,
 )
-from carillon.testing.memory.workflows import MemoryWorkflows
+from carillon.testing.memory.workflows import MemoryForks, MemoryWorkflows
 
 #: What new ids are; those of another version derive from their cause.
 TIME_ORDERED = 7
@@ -49,8 +49,9 @@ class MemoryLedger(Ledger):
         self.conditions = MemoryConditions(self)
         self.followups = MemoryFollowups(self, self.followups.call_back)
         self.steering = MemorySteering(self)
-        self.replays = MemoryReplays(self)
+        self.replays: MemoryReplays = MemoryReplays(self)
         self.workflows: MemoryWorkflows = MemoryWorkflows(self)
+        self.forks = MemoryForks(self)
 
     async def __aenter__(self) -> Self:
         return self
