@@ -123,8 +123,8 @@ def test_days_that_nobody_heard_of_are_left_out_and_the_report_says_so(rollups: 
 
     assert len(data.days) == 12
     said = " ".join(" ".join(page.extract_text() for page in PdfReader(tmp_path / "r.pdf").pages).split())
-    assert "Of 2 of 14 days no rollups were heard, the first of them 2026-11-13: they are left out." in said
-    assert "1 of the days were not over when they were counted, the last of them 2026-11-24." in said
+    assert "Left out, for nothing was heard of them: 2 of 14 days, the first of them 2026-11-13." in said
+    assert "Counted before their end: 1 of 12 days, the last of them 2026-11-24." in said
 
 
 def test_the_failures_report_has_the_tasks_that_failed_and_no_other(rollups: MakeRollups, tmp_path: Path):

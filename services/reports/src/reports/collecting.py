@@ -73,10 +73,10 @@ def _gaps(period: Period, heard: Sequence[HeardDay]) -> Iterable[str]:
     wanted = period.days
     if missing := len(wanted) - len(heard):
         first = min(set(wanted) - {day.day for day in heard})
-        yield f"Of {missing} of {len(wanted)} days no rollups were heard, the first of them {first}: they are left out."
+        yield f"Left out, for nothing was heard of them: {missing} of {len(wanted)} days, the first of them {first}."
     early = [day for day in heard if day.as_of < _start_of(day.day + timedelta(days=1))]
     for day in early[-1:]:
-        yield f"{len(early)} of the days were not over when they were counted, the last of them {day.day}."
+        yield f"Counted before their end: {len(early)} of {len(heard)} days, the last of them {day.day}."
 
 
 def _within(rows: Iterable[RollupRow], starts: list[datetime]) -> list[RollupRow]:
