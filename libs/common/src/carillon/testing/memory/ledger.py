@@ -145,6 +145,13 @@ class MemoryLedger(Ledger):
             return False
         return self.store.may_start(row) or (row["state"], row["worker_id"]) == ("running", worker)
 
+    async def _finish(self, batch: Sequence[tuple[UUID, Finish]]) -> list[End]:
+        """End attempts; a rehearsal has a worker of each domain in one process, so that a batch may be of several."""
+        ended: dict[UUID, End] = {}
+        for worker, finish in batch:
+            ended |= await self._end(worker, [finish])
+        return [ended.get(finish.id, End(applied=False)) for _, finish in batch]
+
     async def _end(self, worker: UUID, ends: Sequence[Finish]) -> dict[UUID, End]:
         # Read before anything is written, as in `accept`.
         read = [
