@@ -130,6 +130,23 @@ ITEMS = "select name from billing.items order by name"
 TABLES = "select table_name from information_schema.tables where table_schema = 'billing' order by table_name"
 
 
+#: Submits the workflow, and says the event that it waits for.
+FOLLOW = """
+import asyncio, carillon
+from billing.contracts import ItemConfirmed
+from billing.workflows import follow_item, tasks
+from carillon.cloudevents import Envelope
+
+async def main():
+    async with carillon.connect(tasks) as platform:
+        task = await follow_item.kiq("the second")
+        await platform.say(Envelope.of(ItemConfirmed(item="the second"), source="/shop"), actor="shop")
+        print((await task.wait_result(timeout=60)).return_value)
+
+asyncio.run(main())
+"""
+
+
 @pytest.fixture(scope="module", params=["billing", LONGEST])
 def any_made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("project"), request.param)
@@ -237,8 +254,11 @@ def test_where_there_is_no_gateway_it_is_run_and_submitted_to_as_printed(
         served.said("worker started")
         printed = made.shell(f"{named}\n{step(said, 'Submit to it')}")
 
+        followed = made.shell(f"{named}\n{BIN}/python - <<'END'\n{FOLLOW}END")
+
     assert "'item': 'the first'" in printed
-    assert asyncio.run(ask(url, ITEMS)) == ["the first"]
+    assert "'outcome': 'confirmed'" in followed
+    assert asyncio.run(ask(url, ITEMS)) == ["the first", "the second"]
     assert served.process.returncode == 0
 
 
@@ -275,7 +295,8 @@ def test_among_our_services_it_is_a_member_of_the_workspace_and_our_rules_hold(
     monkeypatch.chdir(checkout(tmp_path))
     assert new.run("billing", Path("services")) == 0
 
-    install = step(capsys.readouterr().out, "member of this workspace")
+    said = capsys.readouterr().out
+    install = step(said, "member of this workspace")
     project = tomllib.loads(Path("services/billing/pyproject.toml").read_text())
     compose = yaml.safe_load(Path("services/billing/compose.yml").read_text())
     linted = subprocess.run([BIN / "ruff", "check", "."], capture_output=True, text=True, check=False, timeout=60)
@@ -283,3 +304,6 @@ def test_among_our_services_it_is_a_member_of_the_workspace_and_our_rules_hold(
     assert project["tool"]["ruff"]["extend"] == "../../pyproject.toml"
     assert compose["services"]["billing"]["build"]["context"] == "./services/billing"
     assert linted.returncode == 0, linted.stdout
+    # Our image would not build before it knows the new member.
+    assert "docker compose" not in said
+    assert "has to be named to" in said

@@ -31,8 +31,8 @@ END"""
 
 
 def first_steps(around: Surroundings) -> str:
-    """Every command, each under a comment that says what it does."""
-    return "\n\n".join(f"# {what}\n{command}" for what, command in _steps(around))
+    """Every command, each under a comment that says what it does; all of it can be pasted."""
+    return "\n\n".join([*(f"# {what}\n{command}" for what, command in _steps(around)), *_left_to_do(around)])
 
 
 def _steps(around: Surroundings) -> Iterator[tuple[str, str]]:
@@ -40,8 +40,15 @@ def _steps(around: Surroundings) -> Iterator[tuple[str, str]]:
     yield _install(around, folder)
     yield "Test it.", f"{program('python')} -m pytest {folder}"
     yield from _with_the_platform(around.name) if _has_platform() else _alone(around.name)
-    if around.checkout is not None:
+    if around.checkout is not None and around.workspace is None:
         yield "Or all of it in containers.", _in_containers(around, around.checkout)
+
+
+def _left_to_do(around: Surroundings) -> Iterator[str]:
+    """What nobody but the developers of Carillon has to do: its image builds all members, so it has to know each."""
+    if around.checkout is not None and around.workspace is not None:
+        places = f"mypy and import-linter (pyproject.toml), deploy/Dockerfile and {COMPOSE}"
+        yield f"# As one of Carillon's own services it has to be named to {places}; `make check` says where."
 
 
 def _install(around: Surroundings, folder: str) -> tuple[str, str]:
