@@ -231,7 +231,7 @@ def test_with_everything_else_it_is_run_and_submitted_to_as_printed(
     place = {"CARILLON_HOME": str(tmp_path), "CARILLON_PORT": str(free_port())}
     env = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, **place}
 
-    with Running(made, f"exec {step(made.said, 'Run it with everything')}", **env) as up:
+    with Running(made, f"exec {step(made.said, 'Run it')}", **env) as up:
         up.said("Carillon is up")
         said = made.shell(step(made.said, "Submit to it"), **env)
 

@@ -79,6 +79,30 @@ def test_a_disk_that_fills_leaves_no_half_of_a_service(tmp_path, capsys, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_around_the_user_and_not_around_the_service_is_left_alone(tmp_path, capsys, monkeypatch) -> None:
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    workspace = '[tool.ruff]\nline-length = 88\n\n[tool.uv.workspace]\nmembers = ["*/billing", "../elsewhere/*"]\n'
+    (tmp_path / "here/pyproject.toml").write_text(workspace)
+    (tmp_path / "here/docker-compose.yml").write_text("services: {migrate: {image: carillon-workspace}}")
+    monkeypatch.chdir(tmp_path / "here")
+
+    assert new.run("billing", Path("../elsewhere")) == 0
+
+    said = capsys.readouterr().out
+    assert "pip install" in said
+    assert "docker compose" not in said
+    assert "extend =" not in (tmp_path / "elsewhere/billing/pyproject.toml").read_text()
+
+
+def test_a_project_that_cannot_be_read_is_none(tmp_path, monkeypatch) -> None:
+    (tmp_path / "pyproject.toml").write_text("tool = [broken")
+    monkeypatch.chdir(tmp_path)
+
+    assert new.run("billing", Path()) == 0
+    assert "extend =" not in (tmp_path / "billing/pyproject.toml").read_text()
+
+
 def test_the_command_prints_what_it_wrote_and_what_to_do_next(place, tmp_path) -> None:
     made = place.command("new", "billing", "--into", str(tmp_path))
 

@@ -69,7 +69,7 @@ def _has_platform() -> bool:
 
 def _with_the_platform(name: str) -> Iterator[tuple[str, str]]:
     carillon = program("carillon")
-    yield "Run it with everything else that is installed; what runs already is stopped first.", f"{carillon} up"
+    yield "Run it, with everything else that is installed; stop a `carillon up` that runs already.", f"{carillon} up"
     arguments = shlex.quote('{"item": "the first"}')
     yield "Submit to it, in another terminal.", f"{carillon} submit {name}.open_item {arguments} --wait"
 

@@ -116,7 +116,7 @@ def _told(around: Surroundings, written: Mapping[Path, str]) -> str:
     """What was written, a line for each folder."""
     folders: dict[str, list[str]] = {}
     for path in written:
-        folders.setdefault("" if path.parent == Path() else f"{path.parent}/", []).append(path.name)
+        folders.setdefault(f"{path.parent}/", []).append(path.name)
     width = max(map(len, folders))
     lines = [f"  {folder:{width}}  {' '.join(sorted(names))}" for folder, names in sorted(folders.items())]
     return "\n".join([f"{around.folder}/ is a service now:", *lines, ""])

@@ -36,7 +36,7 @@ class Surroundings:
         """The root of the uv workspace that takes this folder as a member; None where there is none."""
         for path in self._projects:
             members = _table(path, "tool", "uv", "workspace").get("members", [])
-            place = self.folder.absolute().relative_to(path.parent)
+            place = self._place.relative_to(path.parent)
             if any(place.match(pattern) for pattern in members):
                 return path.parent
         return None
@@ -44,7 +44,7 @@ class Surroundings:
     @cached_property
     def checkout(self) -> Path | None:
         """The folder above that has Carillon's own compose file; None where there is none."""
-        for parent in self.folder.absolute().parents:
+        for parent in self._place.parents:
             path = parent / COMPOSE
             if path.is_file() and IMAGE in path.read_text(encoding="utf-8", errors="replace"):
                 return parent
@@ -61,8 +61,13 @@ class Surroundings:
         return self.from_compose if self.from_compose.startswith("..") else f"./{self.from_compose}"
 
     @property
+    def _place(self) -> Path:
+        """The folder as a whole path, without the `..` that would make parents of neighbours."""
+        return self.folder.resolve()
+
+    @property
     def _projects(self) -> list[Path]:
-        paths = (parent / "pyproject.toml" for parent in self.folder.absolute().parents)
+        paths = (parent / "pyproject.toml" for parent in self._place.parents)
         return [path for path in paths if path.is_file()]
 
 
@@ -80,7 +85,7 @@ def uv() -> str:
 
 def seen(path: Path, start: Path) -> str:
     """The path as seen from `start`; neither need be there yet."""
-    return Path(os.path.relpath(path.absolute(), start.absolute())).as_posix()
+    return Path(os.path.relpath(path.resolve(), start.resolve())).as_posix()
 
 
 def _spelled(path: Path) -> str:
