@@ -106,6 +106,11 @@ def step(said: str, words: str) -> str:
     return found.strip()
 
 
+def plain(said: str) -> bool:
+    """Whether no comment has a character that means something to a shell which takes it for a command."""
+    return all(re.fullmatch(r"# [\w ./,-]+", line) for line in said.splitlines() if line.startswith("#"))
+
+
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
     sys.path.insert(0, str(folder / "src"))
@@ -182,6 +187,10 @@ def test_what_is_written_passes_mypy_as_strict_as_ours(made: Made) -> None:
     assert re.search(r"no issues found in \d\d source files", said)
 
 
+def test_what_is_printed_can_be_pasted_with_its_comments(made: Made) -> None:
+    assert plain(made.said)
+
+
 def test_no_placeholder_is_left(any_made: Made) -> None:
     texts = {path: path.read_text(errors="replace") for path in any_made.folder.rglob("*") if path.is_file()}
 
@@ -248,6 +257,7 @@ def test_where_there_is_no_gateway_it_is_run_and_submitted_to_as_printed(
     monkeypatch.chdir(made.home)
     assert new.run("billing", tmp_path) == 0
     said, url = capsys.readouterr().out, new_database()
+    assert plain(said)
     named = re.sub(r"(?<=DATABASE_URL=)\S+$", url, step(said, "where your PostgreSQL is"))
 
     with Running(made, f"{named}\n{step(said, 'Run it')}") as served:
@@ -306,4 +316,5 @@ def test_among_our_services_it_is_a_member_of_the_workspace_and_our_rules_hold(
     assert linted.returncode == 0, linted.stdout
     # Our image would not build before it knows the new member.
     assert "docker compose" not in said
-    assert "has to be named to" in said
+    assert "has to be named to mypy" in said
+    assert plain(said)

@@ -31,7 +31,10 @@ END"""
 
 
 def first_steps(around: Surroundings) -> str:
-    """Every command, each under a comment that says what it does; all of it can be pasted."""
+    """Every command, each under a comment that says what it does; all of it can be pasted.
+
+    Comments are plain words, because zsh knows none in what is typed, and takes each for a command of the name `#`.
+    """
     return "\n\n".join([*(f"# {what}\n{command}" for what, command in _steps(around)), *_left_to_do(around)])
 
 
@@ -45,21 +48,21 @@ def _steps(around: Surroundings) -> Iterator[tuple[str, str]]:
 
 
 def _left_to_do(around: Surroundings) -> Iterator[str]:
-    """What nobody but the developers of Carillon has to do: its image builds all members, so it has to know each."""
+    """What the developers of Carillon have to do, and nobody else: what builds and checks all services names each."""
     if around.checkout is not None and around.workspace is not None:
-        places = f"mypy and import-linter (pyproject.toml), deploy/Dockerfile and {COMPOSE}"
-        yield f"# As one of Carillon's own services it has to be named to {places}; `make check` says where."
+        places = f"to mypy and import-linter in pyproject.toml, in deploy/Dockerfile and in {COMPOSE}"
+        yield f"# Among the services of Carillon it has to be named {places}. make check says where."
 
 
 def _install(around: Surroundings, folder: str) -> tuple[str, str]:
     if around.workspace is not None:
         root = shlex.quote(seen(around.workspace, Path.cwd()))
         lock, sync = f"{uv()} lock --project {root}", f"{uv()} sync --project {root} --all-packages"
-        return "Install it: it is a member of this workspace.", f"{lock} && {sync}"
+        return "Install it as a member of this workspace.", f"{lock} && {sync}"
     needed = " ".join([f"--editable {folder}", *(name for module, name in TESTERS.items() if not find_spec(module))])
     has_pip = find_spec("pip") is not None
     pip = f"{program('python')} -m pip install" if has_pip else f"{uv()} pip install --python {program('python')}"
-    return "Install it, so that it is found; what you change in it holds at once.", f"{pip} {needed}"
+    return "Install it. What you change in it later holds at once.", f"{pip} {needed}"
 
 
 def _has_platform() -> bool:
@@ -69,17 +72,17 @@ def _has_platform() -> bool:
 
 def _with_the_platform(name: str) -> Iterator[tuple[str, str]]:
     carillon = program("carillon")
-    yield "Run it, with everything else that is installed; stop a `carillon up` that runs already.", f"{carillon} up"
+    yield "Run it with everything else that is installed. Stop an older carillon up before.", f"{carillon} up"
     arguments = shlex.quote('{"item": "the first"}')
-    yield "Submit to it, in another terminal.", f"{carillon} submit {name}.open_item {arguments} --wait"
+    yield "Submit to it in another terminal.", f"{carillon} submit {name}.open_item {arguments} --wait"
 
 
 def _alone(name: str) -> Iterator[tuple[str, str]]:
     if "DATABASE_URL" not in os.environ:
-        yield "Say where your PostgreSQL is, in each terminal.", f"export DATABASE_URL={SHARED_DATABASE}"
+        yield "Say in each terminal where your PostgreSQL is.", f"export DATABASE_URL={SHARED_DATABASE}"
     carillon = program("carillon")
     yield "Run it.", f"{carillon} migrate && {carillon} serve {name}"
-    yield "Submit to it, in another terminal.", PROGRAM.format(python=program("python"), name=name)
+    yield "Submit to it in another terminal.", PROGRAM.format(python=program("python"), name=name)
 
 
 def _in_containers(around: Surroundings, checkout: Path) -> str:
