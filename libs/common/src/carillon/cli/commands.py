@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,6 +44,18 @@ def migrate() -> None:
     from carillon.cli.migrate import run  # noqa: PLC0415 - see above
 
     raise typer.Exit(run())
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Its one word, such as `billing`.")],
+    *,
+    into: Annotated[Path, typer.Option(help="Where its folder is made; nothing is written over.")] = Path(),
+) -> None:
+    """Write a service of your own: task, event handler, workflow, table, tests; and say how to run it."""
+    from carillon.cli.new import run  # noqa: PLC0415 - see above
+
+    raise typer.Exit(run(name, into))
 
 
 @app.command()
