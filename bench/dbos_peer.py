@@ -56,9 +56,12 @@ class Dbos:
             argv = [str(PYTHON), "dbos_app.py", "work"]
             async with running(*argv, env=self._env, cwd=PEERS, log=self._log) as worker:
                 await wait_until(all_ended, what=self.name, limit=MEASURE_SECONDS, process=worker, log=self._log)
-            return await self._measured(connection, queued)
+            measured = await done(connection, queued)
+            await connection.execute(FORGET)
         finally:
             await connection.close()
+        self._log.unlink(missing_ok=True)
+        return measured
 
     async def alone_ms(self, count: int) -> list[float]:
         """How long each of `count` chains takes, one after the other, within the process that starts them."""
@@ -70,15 +73,17 @@ class Dbos:
             await connection.close()
         return took
 
-    async def _measured(self, connection: asyncpg.Connection[asyncpg.Record], count: int) -> Measured:
-        """First start of a step to last end of a workflow; its milliseconds are fine enough for seconds of work."""
-        row = await connection.fetchrow(ENDED)
-        await connection.execute(FORGET)
-        if row is None or (row["steps"], row["others"]) != (count, 0):
-            message = f"{count} steps were to be done, but the tables of DBOS say {dict(row or {})}"
-            raise BenchError(message)
-        self._log.unlink(missing_ok=True)
-        return Measured(count=count, seconds=(row["last_ms"] - row["first_ms"]) / 1_000)
-
     async def _run(self, *arguments: str) -> str:
         return await output_of(str(PYTHON), "dbos_app.py", *arguments, env=self._env, cwd=PEERS)
+
+
+async def done(connection: asyncpg.Connection[asyncpg.Record], count: int) -> Measured:
+    """First start of a step to last end of a workflow; raises when anything but `count` steps that went well is there.
+
+    DBOS keeps milliseconds, which are fine enough for seconds of work.
+    """
+    row = await connection.fetchrow(ENDED)
+    if row is None or (row["steps"], row["others"]) != (count, 0):
+        message = f"{count} steps were to be done, but the tables of DBOS say {dict(row or {})}"
+        raise BenchError(message)
+    return Measured(count=count, seconds=(row["last_ms"] - row["first_ms"]) / 1_000)
