@@ -17,6 +17,7 @@ from uuid import UUID
 import orjson
 
 from carillon import bulk
+from carillon.arguments import json_args
 from carillon.dead_letters import DeadLetterOffice
 from carillon.errors import (
     InvalidArgumentsError,
@@ -32,7 +33,6 @@ from carillon.ledger.selections import RATE, Act, Progress, Selection
 from carillon.ledger.steering import Hold, Steered, unknown_name
 from carillon.platform import Platform, open_platforms
 from carillon.shapes import faults_of
-from carillon.worker.broker import json_args
 
 #: A run, by its id.
 Named = UUID | str

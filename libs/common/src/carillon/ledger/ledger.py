@@ -28,6 +28,7 @@ from carillon.ledger.replays import Replays
 from carillon.ledger.selections import FORGET, Selections
 from carillon.ledger.statements import accept, execute, sweep
 from carillon.ledger.steering import Steering
+from carillon.ledger.workflows import Workflows
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -112,6 +113,7 @@ class Ledger:
         self.replays = Replays(self)
         self.selections = Selections(self)
         self.dead_letters = DeadLetters(self)
+        self.workflows = Workflows(self, linger=linger)
 
     async def __aenter__(self) -> Self:
         try:
@@ -220,11 +222,12 @@ class Ledger:
 
     async def _end(self, worker: UUID, ends: Sequence[Finish]) -> dict[UUID, End]:
         ends = sorted(ends, key=lambda finish: finish.id)
-        statement, arrays = execute.FINISH, end_arrays(ends)
+        arrays, has_steps = end_arrays(ends), any(f.is_step for f in ends)
+        statement = execute.FINISH_STEPS if has_steps else execute.FINISH
         if any(f.events or not f.state.is_terminal for f in ends):
             said = [event for f in ends for event in f.events]
             answers = [run for f in ends for run in f.answers]
-            statement = execute.FINISH_AND_SAY
+            statement = execute.FINISH_STEPS_AND_SAY if has_steps else execute.FINISH_AND_SAY
             arrays += [
                 *retry_arrays(ends), *event_arrays(said, published=self.carries_events), *run_arrays(answers)
             ]  # fmt: skip
@@ -375,5 +378,6 @@ def _delivery(row: asyncpg.Record, kind: type[Delivery] = Delivery) -> Delivery:
         traceparent=row["traceparent"],
         priority=row["priority"],
         deadline_at=row["deadline_at"],
+        step=row["step"],
         given_at=time.time(),
     )

@@ -14,7 +14,8 @@ import orjson
 from carillon.contracts import Event
 from carillon.ids import new_id
 from carillon.run import Cause, Progress, Run, current_run
-from carillon.tasks import Task, Tasks
+from carillon.task import Task
+from carillon.tasks import Tasks
 from carillon.telemetry.excerpt import kept_lines
 from carillon.worker.execution import result_json
 

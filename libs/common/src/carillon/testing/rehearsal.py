@@ -21,7 +21,8 @@ from carillon.ledger.statements.rows import gate_of
 from carillon.limits import check_number
 from carillon.retry import Budget
 from carillon.settings import PlatformSettings
-from carillon.tasks import Task, Tasks
+from carillon.task import Task
+from carillon.tasks import Tasks
 from carillon.telemetry.excerpt import kept_lines
 from carillon.telemetry.metrics import Metrics
 from carillon.testing.held import HeldClock, HeldLoop

@@ -12,7 +12,7 @@ from typing import Any
 from carillon import clock
 from carillon.errors import Cancel, DeadlineExceeded, Hung, Stopped
 from carillon.run import current_run
-from carillon.tasks import Task
+from carillon.task import Task
 from carillon.transports.port import Acknowledge
 from carillon.worker.call import Call
 from carillon.worker.children import Children

@@ -19,9 +19,10 @@ from carillon.ledger.records import Claimed, Delivery, Priority
 from carillon.platform import Platform
 from carillon.run import Run, attempted_run
 from carillon.stored_results import is_large
-from carillon.tasks import Task
+from carillon.task import Task
 from carillon.telemetry.metrics import Metrics
 from carillon.transports.port import Acknowledge
+from carillon.worker.activations import Activations, Outcome
 from carillon.worker.attempt import Attempt, overrun
 from carillon.worker.children import Children
 from carillon.worker.ending import Endings, persist
@@ -29,6 +30,7 @@ from carillon.worker.execution import Execution, RunMessage, assembled, result_j
 from carillon.worker.reports import Reports
 from carillon.worker.results import Results
 from carillon.worker.threads import Threads
+from carillon.workflows.declared import WorkflowTask
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +61,7 @@ class Receiver:
         self._resources = resources
         self._metrics = metrics
         self._endings = Endings(platform, worker, domain, middlewares=middlewares, metrics=metrics, results=results)
+        self._workflows = Activations(platform, worker, domain)
         self._threads = Threads(domain)
         settings = platform.settings
         self._children = Children(
@@ -99,6 +102,11 @@ class Receiver:
                 self._forget(delivery.id)
             else:
                 del self._given_up[delivery.id]
+
+    @property
+    def has_workflows(self) -> bool:
+        """Whether workflows are among the tasks."""
+        return any(isinstance(task, WorkflowTask) for task in self._tasks.values())
 
     def cancel(self, run: UUID, reason: str) -> bool:
         """Cancel a run if an attempt of it executes here: True when its code was told, and False when there is none.
@@ -143,6 +151,12 @@ class Receiver:
         execution = attempt.execution
         delivery, run_id = execution.delivery, str(execution.delivery.id)
         attempted_run.set(execution.run)
+        workflow: Outcome | None = None
+        if isinstance(execution.task, WorkflowTask):
+            workflow = await self._workflows.advance(execution)
+            if workflow is None:
+                # It waits, and this attempt is over.
+                return
         message = assembled(
             RunMessage,
             task_id=run_id,
@@ -158,7 +172,7 @@ class Receiver:
         returned: Any = None
         error: BaseException | None = None
         try:
-            returned = await self._run_task(attempt, message.kwargs)
+            returned = await self._run_task(attempt, message.kwargs) if workflow is None else workflow()
             if attempt.given_up_at is None:
                 if isinstance(returned, Event):
                     execution.run.say(returned)

@@ -31,6 +31,7 @@ from carillon.testing.memory.store import (
     same_work,
     work_of,
 )
+from carillon.testing.memory.workflows import MemoryWorkflows
 
 #: What new ids are; those of another version derive from their cause.
 TIME_ORDERED = 7
@@ -49,6 +50,7 @@ class MemoryLedger(Ledger):
         self.followups = MemoryFollowups(self, self.followups.call_back)
         self.steering = MemorySteering(self)
         self.replays = MemoryReplays(self)
+        self.workflows: MemoryWorkflows = MemoryWorkflows(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -157,6 +159,7 @@ class MemoryLedger(Ledger):
                 ended[finish.id] = End(applied=True, awaited=row["awaited"], limited=row["gate"] is not None)
                 state, why = (finish.state.value, error) if finish.state.is_terminal else ("cancelled", row["cancel"])
                 self.store.bury(row, state, result=result, error=why, log=finish.log)
+                self.workflows.tell_end(row)
                 await self._record(events, finish.answers)
             else:
                 ended[finish.id] = End(applied=True, limited=row["gate"] is not None)
@@ -204,6 +207,7 @@ class MemoryLedger(Ledger):
 
     async def claim(self, domain: str, slots: int, worker: UUID, *, patient: int = 0) -> list[Delivery]:
         """Take and start up to `slots` due runs, `patient` of them those that wait longest."""
+        await self.workflows.ring(domain)
         now = clock.now()
         due = [
             row
@@ -234,6 +238,7 @@ class MemoryLedger(Ledger):
         now, rows = clock.now(), self.store.live.values()
         moments = [row["expires_at"] for row in rows if row["state"] != "running"]
         moments += [row["run_at"] for row in rows if row["state"] in READY]
+        moments += self.workflows.next_moment()
         for domain in {row["domain"] for row in rows if row["gated"]}:
             moments += openings(self.store, domain)
         return min((moment for moment in moments if moment is not None and moment > now), default=None)
@@ -288,7 +293,7 @@ class MemoryLedger(Ledger):
         if guilty:
             message = f"the worker died {lost} times while it ran this"
             self.store.bury(row, "failed", lost=lost, error={"type": "WorkerLost", "message": message})
-        elif row["cancel"] is not None:
+        elif row["cancel"] is not None and row["wake_at"] is None:
             self.store.bury(row, "cancelled", lost=lost, error=row["cancel"])
         else:
             why = {"type": "WorkerLost", "message": "its worker stopped answering"}
@@ -305,7 +310,7 @@ class MemoryLedger(Ledger):
             and row["id"] not in but
         ]
         for row in mine:
-            if row["cancel"] is not None:
+            if row["cancel"] is not None and row["wake_at"] is None:
                 self.store.bury(row, "cancelled", error=row["cancel"])
             else:
                 self._wait_again(row, "handed_back")
@@ -358,6 +363,7 @@ class MemoryLedger(Ledger):
             self.store.attempts.pop(run, None)
             self.store.causes.pop(run, None)
             self.store.needs.pop(run, None)
+            self.store.steps.pop(run, None)
             self.store.accepted.remove(run)
         for event in events:
             del self.store.events[event]
@@ -390,7 +396,7 @@ def _ended(moved: Sequence[Row]) -> Ended:
 
 
 def _claimed(row: Row) -> Delivery:
-    same = ("id", "attempt", "uncounted", "task", "priority", "traceparent", "deadline_at")
+    same = ("id", "attempt", "uncounted", "task", "priority", "traceparent", "deadline_at", "step")
     return Claimed(
         **{name: row[name] for name in same},
         args=deepcopy(row["args"]),

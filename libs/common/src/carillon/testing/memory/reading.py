@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from carillon import clock
 from carillon.ledger.audit import Audit, AuditSearch
 from carillon.ledger.audit_chain import spelled
-from carillon.ledger.catalogue import Catalogue, Hearer, changes_limits, kept_limits, registered
+from carillon.ledger.catalogue import Catalogue, Hearer, awaited_by, changes_limits, kept_limits, registered
 from carillon.ledger.changes import CONCERNING, Change, changes
 from carillon.ledger.history import SUMMARY, History
 from carillon.ledger.pages import with_current_progress
@@ -137,6 +137,10 @@ class MemoryCatalogue(Catalogue):
         """The tasks that hear a type, in all domains or in one."""
         rows = [row for row in self._store.tasks.values() if row["hears"] == event_type]
         return [Hearer.of(row) for row in rows if domain in {None, row["domain"]}]
+
+    async def is_awaited(self, event_type: str) -> bool:
+        """Whether workflows wait for events of a type."""
+        return any(event_type in awaited_by(row) for row in self._store.tasks.values())
 
     async def task(self, name: str) -> Row | None:
         """One task."""

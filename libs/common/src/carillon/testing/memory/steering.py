@@ -66,6 +66,8 @@ class MemorySteering(Steering):
         if row is not None and resumed:
             tried = "retrying" if row["attempt"] > 1 else "queued"
             waits = tried if row["after"] is None or "met" in row["after"] else "pending"
+            if row["wake_at"] is not None and row["told"] < row["wake_at"] and row["cancel"] is None:
+                waits = "pending"
             row |= {"state": waits, "run_at": max(row["run_at"], clock.now()), "gated": row["gate"] is not None}
             self._store.wake_for(row)
             awaited = resolve(self._store, [run])
