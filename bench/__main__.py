@@ -24,6 +24,7 @@ from bench import (
     report,
     scaling,
     submit,
+    waiting,
     workflows,
 )
 from bench.errors import BenchError
@@ -45,6 +46,7 @@ GROUPS = {
     "delays": Group(delays.measured, ("rabbitmq", "postgres"), 120),
     "processes": Group(processes.measured, ("postgres",), 120),
     "workflows": Group(workflows.measured, ("rabbitmq", "postgres", "dbos"), 780),
+    "waiting": Group(waiting.measured, ("rabbitmq",), 180),
     "past": Group(past.measured, ("postgres",), 600),
 }
 
