@@ -11,6 +11,7 @@ from carillon.testing import InProcess
 from reports.errors import NoDatasetError
 from reports.events import report_operations
 from reports.operations import OperationsReports
+from reports.period_reports import PeriodReports
 from reports.tasks import render_operations_report, tasks
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ BY_HAND = UUID("0190f3a0-0000-7000-8000-00000000000b")
 
 @pytest.fixture
 def domain(reports: OperationsReports) -> InProcess:
-    """The tasks with all they need."""
-    return InProcess(tasks, {OperationsReports: reports})
+    """The tasks with all that those of the operations report need."""
+    return InProcess(tasks, {OperationsReports: reports, PeriodReports: object()})
 
 
 async def test_hearing_rollups_twice_says_the_same_report(domain: InProcess, rollups: MakeRollups):
