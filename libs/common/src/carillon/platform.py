@@ -163,12 +163,8 @@ class Platform:
             outcomes = await self.ledger.conditions.submit(batch)
         else:
             outcomes = await self.ledger.submit.together(batch)
-        created: dict[str, list[Delivery]] = {}
-        for run, outcome in zip(runs, outcomes, strict=True):
-            if isinstance(outcome, Submitted) and outcome.given:
-                created.setdefault(run.domain, []).append(_delivery(run))
-        for domain, deliveries in created.items():
-            self._dispatch_beside(domain, deliveries)
+        accepted = zip(runs, outcomes, strict=True)
+        self.dispatch_beside([_delivery(r) for r, made in accepted if isinstance(made, Submitted) and made.given])
         return _all_accepted(outcomes)
 
     async def park(self, worker: UUID, parking: Parking) -> bool:
@@ -183,12 +179,7 @@ class Platform:
         if parked.limited:
             # It gave its slot away.
             self.wakeups.tell(gate_of(self.name))
-        created: dict[str, list[Delivery]] = {}
-        for run in runs:
-            if run.id in parked.given:
-                created.setdefault(run.domain, []).append(_delivery(run))
-        for domain, deliveries in created.items():
-            self._dispatch_beside(domain, deliveries)
+        self.dispatch_beside([_delivery(run) for run in runs if run.id in parked.given])
         return True
 
     async def tell_workflows(self, events: Sequence[NewEvent]) -> None:
@@ -201,11 +192,18 @@ class Platform:
         except (*SERVER_AWAY, asyncpg.PostgresError) as error:
             log.warning("workflows wait for the sweeper to be given events", events=len(awaited), error=repr(error))
 
-    def _dispatch_beside(self, domain: str, deliveries: Sequence[Delivery]) -> None:
+    def dispatch_beside(self, deliveries: Sequence[Delivery]) -> None:
         """Give runs to the transport while the caller goes on: they are accepted, whatever becomes of it.
 
         Bounded by the window, in which what is under way counts.
         """
+        by_domain: dict[str, list[Delivery]] = {}
+        for delivery in deliveries:
+            by_domain.setdefault(delivery.task.partition(".")[0], []).append(delivery)
+        for domain, of_one in by_domain.items():
+            self._dispatch_to(domain, of_one)
+
+    def _dispatch_to(self, domain: str, deliveries: Sequence[Delivery]) -> None:
         under_way = Counter((domain, delivery.priority) for delivery in deliveries)
         self._under_way.update(under_way)
 

@@ -48,13 +48,14 @@ STATEMENT_DEADLINE_SECONDS = 10
 class End(NamedTuple):
     """What came of an end.
 
-    Whether it applied, because the attempt still was the current one; whether somebody awaits it; and whether limits
-    count the run, so that another may be let in.
+    Whether it applied, because the attempt still was the current one; whether somebody awaits it; whether limits count
+    the run, so that another may be let in; and workflows that go on, and are to be given to the transport now.
     """
 
     applied: bool
     awaited: bool = False
     limited: bool = False
+    roused: Sequence[Delivery] = ()
 
 
 class Ended(NamedTuple):
@@ -234,17 +235,23 @@ class Ledger:
 
     async def _end(self, worker: UUID, ends: Sequence[Finish]) -> dict[UUID, End]:
         ends = sorted(ends, key=lambda finish: finish.id)
-        arrays, has_steps = end_arrays(ends), any(f.is_step for f in ends)
-        statement = execute.FINISH_STEPS if has_steps else execute.FINISH
-        if any(f.events or not f.state.is_terminal for f in ends):
+        arrays, says = end_arrays(ends), any(f.events or not f.state.is_terminal for f in ends)
+        if says:
             said = [event for f in ends for event in f.events]
             answers = [run for f in ends for run in f.answers]
-            statement = execute.FINISH_STEPS_AND_SAY if has_steps else execute.FINISH_AND_SAY
             arrays += [
                 *retry_arrays(ends), *event_arrays(said, published=self.carries_events), *run_arrays(answers)
             ]  # fmt: skip
-        rows = await self.pool.fetch(statement, worker, *arrays)
-        return {row["id"]: End(applied=True, awaited=row["awaited"], limited=row["limited"]) for row in rows}
+        has_steps = any(f.is_step for f in ends)
+        gives = has_steps and not self.carries_events
+        rows = await self.pool.fetch(execute.finishing(says=says, steps=has_steps, give=gives), worker, *arrays)
+        roused = [_given(row["delivery"]) for row in rows if row["id"] is None]
+        ended: dict[UUID, End] = {}
+        for row in rows:
+            if row["id"] is not None:
+                # Any of them may give the workflows to the transport, so the first does.
+                ended[row["id"]] = End(True, row["awaited"], row["limited"], roused if not ended else ())
+        return ended
 
     async def _progress(self, batch: Sequence[tuple[UUID, UUID, int, str]]) -> Sequence[None]:
         """Write how far attempts are (worker, run, attempt, JSON)."""
@@ -378,7 +385,13 @@ class Ledger:
         return {row["id"] for row in rows}
 
 
-def _delivery(row: asyncpg.Record, kind: type[Delivery] = Delivery) -> Delivery:
+def _given(row: Mapping[str, Any]) -> Delivery:
+    """A delivery, of what PostgreSQL makes JSON of."""
+    deadline_at = row["deadline_at"] and datetime.fromisoformat(row["deadline_at"])
+    return _delivery({**row, "id": UUID(row["id"]), "deadline_at": deadline_at})
+
+
+def _delivery(row: Mapping[str, Any] | asyncpg.Record, kind: type[Delivery] = Delivery) -> Delivery:
     return kind(
         id=row["id"],
         attempt=row["attempt"],

@@ -118,6 +118,8 @@ class Endings:
             execution.verdict = FENCED
         elif finish.events:
             await self._platform.publish(finish.events)
+        if end.roused:
+            self._platform.dispatch_beside(end.roused)
         if end.limited:
             self._platform.wakeups.tell(gate_of(self._domain))
         if end.awaited:

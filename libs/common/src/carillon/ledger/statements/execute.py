@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from carillon.ledger.statements.accept import EVENT_ARRAYS, EVENT_COLUMNS, accepting, recording
 from carillon.ledger.statements.rows import DELIVERY, NOT_HELD, bury, taken_out, wake
-from carillon.ledger.statements.workflows import telling, woken
+from carillon.ledger.statements.workflows import GIVEN, telling, woken
 
 
 def _at(place: str, ids: str) -> str:
@@ -88,7 +88,7 @@ _IS_RETRIED = f"{_STATE} in ('queued', 'retrying')"
 #: Whether somebody else is still to be told of the end of a run in `gone`, once a workflow was told of its step.
 _AWAITED = """(g.awaited and (g.step is null or g.callback_url is not null or g.cancel is not null
     or exists (select from carillon.needs n where n.on_id = g.id and n.outcome is null)))"""
-_TELLING = telling({"state": "g.end_state", "result": "g.end_result", "error": "g.end_error"})
+_ENDS = {"state": "g.end_state", "result": "g.end_result", "error": "g.end_error"}
 
 
 def _end(*, steps: bool) -> str:
@@ -104,7 +104,13 @@ with gone as (
 )"""
 
 
-def _finish_and_say(*, steps: bool) -> str:
+_NO_DELIVERY = ", null::jsonb as delivery"
+_WITH_GIVEN = f"union all select null, false, false, delivery from ({GIVEN}) given"
+
+
+def _finish_and_say(*, steps: bool, give: bool = False) -> str:
+    telling_them = telling(_ENDS, give=give) + "," if steps else ""
+    waking_them = "union all " + woken() if steps else ""
     return f"""
 with gone as (
     delete from carillon.runs_live r where {_CURRENT} and (not {_IS_RETRIED} or r.cancel is not null)
@@ -127,11 +133,13 @@ with gone as (
     on conflict (id) do nothing
     returning id
 ), {accepting(11 + EVENT_ARRAYS, only="n.event_id in (select id from said)")},
-{_TELLING + "," if steps else ""}
-woken as ({wake("accepted")} union all {wake("again")} {"union all " + woken() if steps else ""})
-select id, awaited, limited from (
-    select id, {_AWAITED if steps else "awaited"} as awaited, gate is not null as limited from gone g
-    union all select id, false, gated from again
+{telling_them}
+woken as ({wake("accepted")} union all {wake("again")} {waking_them})
+select id, awaited, limited{", delivery" if give else ""} from (
+    select id, {_AWAITED if steps else "awaited"} as awaited, gate is not null as limited{_NO_DELIVERY if give else ""}
+    from gone g
+    union all select id, false, gated{_NO_DELIVERY if give else ""} from again
+    {_WITH_GIVEN if give else ""}
 ) ended
 cross join (select count(*) from woken) as w
 """
@@ -146,11 +154,33 @@ select id, awaited, gate is not null as limited from gone
 #: retry of what somebody wants cancelled ends it.
 FINISH_AND_SAY = _finish_and_say(steps=False)
 
-#: The same where some of the runs are steps of workflows, which are told of the ends.
-FINISH_STEPS = f"""{_ENDED}, kept as ({_end(steps=True)}), {_TELLING}, woken as ({woken()})
-select id, {_AWAITED} as awaited, gate is not null as limited from gone g cross join (select count(*) from woken) as w
+
+def _finish_steps(*, give: bool) -> str:
+    return f"""{_ENDED}, kept as ({_end(steps=True)}), {telling(_ENDS, give=give)}, woken as ({woken()})
+select * from (
+    select id, {_AWAITED} as awaited, gate is not null as limited{_NO_DELIVERY if give else ""} from gone g
+    {_WITH_GIVEN if give else ""}
+) ended cross join (select count(*) from woken) as w
 """
-FINISH_STEPS_AND_SAY = _finish_and_say(steps=True)
+
+
+_FINISHING = {
+    (False, False, False): FINISH,
+    (True, False, False): FINISH_AND_SAY,
+    (False, True, False): _finish_steps(give=False),
+    (True, True, False): _finish_and_say(steps=True),
+    (False, True, True): _finish_steps(give=True),
+    (True, True, True): _finish_and_say(steps=True, give=True),
+}
+
+
+def finishing(*, says: bool, steps: bool, give: bool) -> str:
+    """The statement for ends of which some say events or are retried, or some are steps of workflows.
+
+    With `give`, workflows that go on with that are to be given to the transport right after: rows without an id.
+    """
+    return _FINISHING[says, steps, give]
+
 
 #: How far attempts are ($4), fenced like their ends: what reports too late changes nothing.
 PROGRESS = f"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from carillon.ledger.statements.accept import accepting
-from carillon.ledger.statements.rows import wake
+from carillon.ledger.statements.rows import DELIVERY, wake
 
 _NEW_STEP = {
     "workflow_id": "uuid",
@@ -37,24 +37,34 @@ def _digest_of(data: str, fields: str) -> str:
     """
 
 
-def rousing(told: str = "told") -> str:
+#: Whether the workflow `r` goes on with the ends that are counted in `c`.
+_GOES_ON = "r.state = 'pending' and r.told + c.number >= r.wake_at"
+
+
+def rousing(*, give: bool = False) -> str:
     """The parts that count the ends in `told`, by `workflow_id`, and let a workflow go on that has enough of them.
 
     In `roused` are the workflows, those that go on with the state `queued`. Whoever parks one and whoever tells one of
-    an end change the same row, one after the other, and each goes by what the other wrote; so no end is missed.
+    an end change the same row, one after the other, and each goes by what the other wrote; so no end is missed. With
+    `give` those that go on now are marked as given to the transport.
     """
+    given = f"dispatched_at = case when {_GOES_ON} and not r.gated then now() else r.dispatched_at end," if give else ""
     return f"""
 counted as (
-    select workflow_id as id, count(*)::int as number from {told} group by workflow_id
+    select workflow_id as id, count(*)::int as number from told group by workflow_id
 ), locked as (
     select r.id from carillon.runs_live r where r.id in (select id from counted) order by r.id for update
 ), roused as (
-    update carillon.runs_live r set told = coalesce(r.told, 0) + c.number,
-        state = case when r.state = 'pending' and r.told + c.number >= r.wake_at then 'queued' else r.state end,
-        run_at = case when r.state = 'pending' and r.told + c.number >= r.wake_at then now() else r.run_at end
+    update carillon.runs_live r set told = coalesce(r.told, 0) + c.number, {given}
+        state = case when {_GOES_ON} then 'queued' else r.state end,
+        run_at = case when {_GOES_ON} then now() else r.run_at end
     from counted c, locked l where r.id = c.id and l.id = c.id
-    returning r.id, r.domain, r.state, r.run_at, r.dispatched_at, r.gated
+    returning r.domain, r.state, r.run_at, r.dispatched_at, r.gated, {DELIVERY}
 )"""
+
+
+#: Of `roused`, what was marked as given to the transport just now, as JSON.
+GIVEN = "select to_jsonb(r) as delivery from roused r where state = 'queued' and dispatched_at = now()"
 
 
 def woken(rows: str = "roused") -> str:
@@ -62,10 +72,10 @@ def woken(rows: str = "roused") -> str:
     return wake(rows, also="state = 'queued'")
 
 
-def telling(ended: Mapping[str, str]) -> str:
+def telling(ended: Mapping[str, str], *, give: bool = False) -> str:
     """The parts that tell workflows of the runs in `gone` that were steps of theirs, and let them go on.
 
-    `ended` says where state, result and error of an end are.
+    `ended` says where state, result and error of an end are; `give` is as of `rousing`.
     """
     return f"""
 told as (
@@ -73,7 +83,7 @@ told as (
         attempt = g.attempt - g.uncounted, started_at = g.started_at, ended_at = clock_timestamp()
     from gone g where s.workflow_id = g.parent_id and s.seq = g.step and s.outcome is null
     returning s.workflow_id
-), {rousing()}"""
+), {rousing(give=give)}"""
 
 
 #: Lets workflows wait: the attempt is over, and what the code asked for is recorded and begun. One that was told of
@@ -200,19 +210,25 @@ shapes as (
 )"""
 
 #: Gives events to the workflows that await them. What they have to have is looked up by its digest, once for each set
-#: of fields that somebody goes by: so it costs the same however many wait.
+#: of fields that somebody goes by: so it costs the same however many wait. The planner, which may know nothing of a
+#: table that was empty a moment ago, is left no other way: the digests are there before, and `offset` keeps each
+#: lookup to itself.
 HEAR = f"""
 with recursive heard as (
     select id, event_id, source, type, data, recorded_at from carillon.events
     where id = any($1::uuid[])
-), {_SHAPES}, met as (
-    select distinct on (s.workflow_id, s.seq) s.workflow_id, s.seq, e.id, e.data
-    from shapes p join heard e on e.type = p.type
-    join carillon.steps s on {_AWAITED} and s.name = p.type and s.fields = p.fields
-        and s.wanted = {_digest_of("e.data", "p.fields")}
-    where p.fields is not null and e.recorded_at >= s.since
-      and not exists (select from carillon.steps o where o.workflow_id = s.workflow_id and o.event_id = e.id)
-    order by s.workflow_id, s.seq, e.recorded_at, e.id
+), {_SHAPES}, wanted as materialized (
+    select p.type, p.fields, {_digest_of("e.data", "p.fields")} as wanted, e.id, e.data, e.recorded_at
+    from shapes p join heard e on e.type = p.type where p.fields is not null
+), met as (
+    select distinct on (s.workflow_id, s.seq) s.workflow_id, s.seq, w.id, w.data
+    from wanted w cross join lateral (
+        select s.workflow_id, s.seq, s.since from carillon.steps s
+        where {_AWAITED} and s.name = w.type and s.fields = w.fields and s.wanted = w.wanted offset 0
+    ) s
+    where w.recorded_at >= s.since
+      and not exists (select from carillon.steps o where o.workflow_id = s.workflow_id and o.event_id = w.id)
+    order by s.workflow_id, s.seq, w.recorded_at, w.id
 ), told as (
     update carillon.steps s set outcome = 'completed', ended_at = clock_timestamp(), event_id = m.id,
         result = jsonb_build_object('data', m.data)
