@@ -17,7 +17,7 @@ from carillon.ids import new_id
 from carillon.ledger.records import NewRun, Priority, Submitted
 from carillon.many import NotAllAcceptedError
 from carillon.platform import Platform
-from carillon.tasks import Task
+from carillon.task import Task
 from carillon.testing import eventually, running
 
 

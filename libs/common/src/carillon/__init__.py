@@ -27,12 +27,16 @@ if TYPE_CHECKING:
     from carillon.retry import NEVER, Retry
     from carillon.run import Cause, Run
     from carillon.service import Service
-    from carillon.tasks import Task, Tasks
+    from carillon.task import Task
+    from carillon.tasks import Tasks
     from carillon.tracker import get_tracker
+    from carillon.workflows.flow import Workflow
+    from carillon.workflows.remote import RemoteTask
 
 __all__ = [
-    "NEVER", "After", "Cause", "Limits", "Partial", "Priority", "Rate", "Retry", "Run", "Schedule", "Service", "Task",
-    "Tasks", "Unique", "connect", "get_job_status", "get_operator", "get_tracker", "pause_job", "resume_job",
+    "NEVER", "After", "Cause", "Limits", "Partial", "Priority", "Rate", "RemoteTask", "Retry", "Run", "Schedule",
+    "Service", "Task", "Tasks", "Unique", "Workflow", "connect", "get_job_status", "get_operator", "get_tracker",
+    "pause_job", "resume_job",
 ]  # fmt: skip
 
 _HOMES = {
@@ -43,13 +47,15 @@ _HOMES = {
     "Partial": "carillon.partial",
     "Priority": "carillon.ledger.records",
     "Rate": "carillon.limits",
+    "RemoteTask": "carillon.workflows.remote",
     "Retry": "carillon.retry",
     "Run": "carillon.run",
     "Schedule": "carillon.ledger.schedules",
     "Service": "carillon.service",
-    "Task": "carillon.tasks",
+    "Task": "carillon.task",
     "Tasks": "carillon.tasks",
     "Unique": "carillon.ledger.records",
+    "Workflow": "carillon.workflows.flow",
     "connect": "carillon.connection",
     "get_job_status": "carillon.jobs",
     "get_operator": "carillon.operator",

@@ -18,7 +18,13 @@ CarillonError
 │   │   ├── InvalidOptionError  an option of a submit says what it may not say
 │   │   └── UnknownNeedError  a run was to wait for others that nobody knows
 │   ├── EffectConflictError  the key of an effect was used before with other arguments
-│   └── DeadlineExceeded  the moment has passed by which the run had to be ended
+│   ├── DeadlineExceeded  the moment has passed by which the run had to be ended
+│   ├── OutsideWorkflowError  a workflow's code did what only a task may, or a task what only a workflow may
+│   ├── DivergedError     a workflow's code does not do again what is recorded of it
+│   ├── StuckError        a workflow waits for nothing that could happen
+│   ├── StepFailedError   a step of a workflow failed
+│   │   └── StepCancelledError  or was cancelled
+│   └── FanInError        more members of a fan-in failed than its policy allows
 ├── Snooze                not now: run again later, without counting an attempt
 ├── Cancel                the work is no longer wanted: the run ends cancelled
 │   └── Cancelled         somebody else said so
@@ -43,9 +49,9 @@ Any other exception out of a task is a bug: retried by policy, then buried, loud
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 #: What a submit brought whose idempotency key was used before, in words; see `carillon.ledger.records.NewRun.covered`.
@@ -108,6 +114,9 @@ class BatchFailedError(TransientError):
 class PermanentError(CarillonError):
     """Trying again cannot help; a person or a new version has to."""
 
+    #: Whether an attempt that ends with this has done nothing that a saga would have to take back.
+    leaves_nothing = True
+
 
 class UnknownTaskError(PermanentError):
     """No such task is registered with this domain."""
@@ -162,6 +171,65 @@ class EffectConflictError(PermanentError):
 
 class DeadlineExceeded(PermanentError):  # noqa: N818 - the word that people know it by
     """The run's deadline has passed, or would have before its next attempt."""
+
+    leaves_nothing = False
+
+
+class OutsideWorkflowError(PermanentError):
+    """The code of a workflow did what only a task may, or a task what only a workflow may; the message says which."""
+
+    leaves_nothing = False
+
+
+class DivergedError(PermanentError):
+    """The code of a workflow does not do again what is recorded of it; the message names the step."""
+
+    leaves_nothing = False
+
+
+class StuckError(PermanentError):
+    """A workflow waits for nothing that could happen: no step, no moment, no event and no decision."""
+
+    leaves_nothing = False
+
+
+class StepFailedError(PermanentError):
+    """A step of a workflow failed.
+
+    `step` is what it was called, `run` the id of its run, `kind` the type of the error that the run ended with, and
+    `error` all that is kept of that. `may_have_effect` is false where no attempt began, or where the first and only one
+    raised a `PermanentError`, which says that nothing was done.
+    """
+
+    leaves_nothing = False
+
+    def __init__(self, step: str, run: UUID | None, error: Mapping[str, Any], *, may_have_effect: bool) -> None:
+        self.step, self.run, self.error = step, run, dict(error)
+        self.kind = str(error.get("type", "unknown"))
+        self.may_have_effect = may_have_effect
+        super().__init__(f"the step {step} {self._how}: {self.kind}: {error.get('message', 'no reason was recorded')}")
+
+    @property
+    def _how(self) -> str:
+        return "failed"
+
+
+class StepCancelledError(StepFailedError):
+    """A step of a workflow was cancelled, or expired before it was started."""
+
+    @property
+    def _how(self) -> str:
+        return "was cancelled"
+
+
+class FanInError(PermanentError):
+    """More members of a fan-in failed than its policy allows; `batch` has what became of each."""
+
+    leaves_nothing = False
+
+    def __init__(self, message: str, batch: object) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 class Snooze(CarillonError):  # noqa: N818 - an instruction to the worker, not a failure

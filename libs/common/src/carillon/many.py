@@ -12,7 +12,7 @@ from taskiq.exceptions import SendTaskError
 from carillon.options import SubmitOptions, labels_of
 
 if TYPE_CHECKING:
-    from carillon.tasks import Task
+    from carillon.task import Task
 
 #: Runs that are submitted together, as one part.
 MOST_TOGETHER = 1_000

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import Any, Self
 from uuid import UUID
 
+import asyncpg
 import obstore.store
 import orjson
 import structlog
@@ -31,13 +32,16 @@ from carillon.ledger.history import History
 from carillon.ledger.ledger import Connection, Ledger
 from carillon.ledger.records import Delivery, NewEvent, NewRun, Priority, Submitted
 from carillon.ledger.schedules import Schedules
+from carillon.ledger.statements.rows import gate_of
 from carillon.ledger.wakeups import Wakeups
+from carillon.ledger.workflows import runs_of
 from carillon.run import Cause
 from carillon.settings import PlatformSettings, sqlalchemy_url
 from carillon.stored_results import StoredResults
 from carillon.telemetry.traces import current_traceparent
 from carillon.transports.port import Transport
 from carillon.transports.postgres import PostgresTransport
+from carillon.workflows.records import Parking
 
 log = structlog.get_logger(__name__)
 
@@ -167,6 +171,36 @@ class Platform:
             self._dispatch_beside(domain, deliveries)
         return _all_accepted(outcomes)
 
+    async def park(self, worker: UUID, parking: Parking) -> bool:
+        """Let a workflow wait, and begin what it asked for; False when the attempt was not the current one any more.
+
+        Raises one of `carillon.ledger.group_commit.SERVER_AWAY` when PostgreSQL does not answer.
+        """
+        runs = runs_of(parking)
+        parked = await self.ledger.workflows.park((worker, parking, await self._fitting(runs)))
+        if parked is None:
+            return False
+        if parked.limited:
+            # It gave its slot away.
+            self.wakeups.tell(gate_of(self.name))
+        created: dict[str, list[Delivery]] = {}
+        for run in runs:
+            if run.id in parked.given:
+                created.setdefault(run.domain, []).append(_delivery(run))
+        for domain, deliveries in created.items():
+            self._dispatch_beside(domain, deliveries)
+        return True
+
+    async def tell_workflows(self, events: Sequence[NewEvent]) -> None:
+        """Give recorded events to the workflows that wait for them; what cannot be now, a sweeper does."""
+        awaited = [event.id for event in events if await self.catalogue.is_awaited(event.type)]
+        if not awaited:
+            return
+        try:
+            await self.ledger.workflows.hear(awaited)
+        except (*SERVER_AWAY, asyncpg.PostgresError) as error:
+            log.warning("workflows wait for the sweeper to be given events", events=len(awaited), error=repr(error))
+
     def _dispatch_beside(self, domain: str, deliveries: Sequence[Delivery]) -> None:
         """Give runs to the transport while the caller goes on: they are accepted, whatever becomes of it.
 
@@ -289,8 +323,10 @@ class Platform:
     async def publish(self, events: Sequence[NewEvent]) -> None:
         """Give recorded events to the transport; those that it does not take wait for the sweeper.
 
-        Where the ledger cannot note that they were, they are published once more; two answers to one are one run.
+        Workflows that wait for them get them. Where the ledger cannot note that they were published, they are published
+        once more; two answers to one are one run.
         """
+        await self.tell_workflows(events)
         if self.ledger.carries_events:
             return
         failed = set(await self.transport.publish([from_ledger(event) for event in events]))
@@ -303,6 +339,7 @@ class Platform:
         """Record an event that came over the transport, and submit the runs of one domain that answer it."""
         event = envelope.new_event(actor="events")
         await self.ledger.say([replace(event, published=True)], [])
+        await self.tell_workflows([event])
         for task in await self.catalogue.hearers(envelope.type, domain):
             await self.submit(answer(envelope, task))
 
@@ -346,6 +383,7 @@ def _delivery(run: NewRun) -> Delivery:
         deadline_at=run.deadline_at,
         cause=run.cause,
         traceparent=run.traceparent,
+        step=run.step,
         given_at=time.time(),
     )
 

@@ -24,7 +24,8 @@ from carillon.limits import check_number
 from carillon.platform import Platform
 from carillon.policies import Policies
 from carillon.settings import PlatformSettings
-from carillon.tasks import Task, Tasks
+from carillon.task import Task
+from carillon.tasks import Tasks
 from carillon.telemetry.logs import configure_logs
 from carillon.telemetry.metrics import Metrics
 from carillon.telemetry.traces import configure_traces
@@ -34,6 +35,7 @@ from carillon.worker.receiver import Receiver
 from carillon.worker.results import results_of
 from carillon.worker.sweeper import Sweeper
 from carillon.worker.worker import Worker
+from carillon.workflows.declared import WorkflowTask
 
 log = structlog.get_logger(__name__)
 
@@ -176,7 +178,9 @@ class Service:
 
     @property
     def _hears(self) -> list[type[Event]]:
-        return list(dict.fromkeys(task.hears for task in self._declared if task.hears is not None))
+        heard = [task.hears for task in self._declared if task.hears is not None]
+        awaited = [event for task in self._declared if isinstance(task, WorkflowTask) for event in task.awaits]
+        return list(dict.fromkeys([*heard, *awaited]))
 
     @property
     def _says(self) -> list[type[Event]]:

@@ -78,9 +78,10 @@ def _rare(run: NewRun) -> str | None:
         and run.deadline_at is None
         and run.callback_url is None
         and run.replay_of is None
+        and run.step is None
     ):
         return None
-    given: Mapping[str, UUID | datetime | str | Mapping[str, str | float] | None] = {
+    given: Mapping[str, UUID | datetime | str | int | Mapping[str, str | float] | None] = {
         "state": None if run.after is None else State.PENDING.value,
         "after": None if run.after is None else _after(run.after),
         "unique_key": None if run.unique is None else run.unique.key_for(run.args),
@@ -88,6 +89,7 @@ def _rare(run: NewRun) -> str | None:
         "callback_url": run.callback_url,
         "replay_of": run.replay_of,
         "covered": run.covered,
+        "step": run.step,
     }
     # The ids that asyncpg reads are of a type of its own.
     return orjson.dumps({name: value for name, value in given.items() if value is not None}, default=str).decode()

@@ -69,6 +69,9 @@ Action = Literal[
     "task.policy_changed",
     "task.removed",
     "task.resumed",
+    "workflow.approved",
+    "workflow.forked",
+    "workflow.refused",
 ]
 ACTIONS: tuple[str, ...] = get_args(Action)
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 
 from carillon.ledger.audit import Actor
-from carillon.ledger.statements.rows import bury, taken_out
+from carillon.ledger.statements.rows import bury, taken_out, wake
 
 if TYPE_CHECKING:
     from carillon.ledger.ledger import Connection
@@ -29,7 +29,8 @@ with recursive family as (
     union
     select r.id from carillon.runs r join family f on r.parent_id = f.id
 )
-select r.id, r.state from carillon.runs_live r join family f on f.id = r.id order by r.id for update of r
+select r.id, r.state, r.wake_at is not null as parks
+from carillon.runs_live r join family f on f.id = r.id order by r.id for update of r
 """
 CANCEL_WAITING = f"""
 with gone as (
@@ -46,10 +47,20 @@ with asked as (
 )
 select pg_notify('carillon_runs', worker_id::text) from asked group by worker_id
 """
+#: A workflow that is under way is told, and cleans up: what it did may have to be undone.
+TELL_WORKFLOWS = f"""
+with asked as (
+    update carillon.runs_live set cancel = $2::text::jsonb, awaited = true, run_at = now(),
+        state = case when state in ('pending', 'paused') then 'queued' else state end
+    where id = any($1::uuid[]) and {WAITING} and cancel is null
+    returning id, domain, run_at, dispatched_at, gated
+)
+{wake("asked")}
+"""
 
 
 class Cancelled(NamedTuple):
-    """How many runs ended at once, and how many execute and were asked to end."""
+    """How many runs ended at once, and how many execute, or are workflows under way, and were asked to end."""
 
     ended: int
     asked: int
@@ -69,13 +80,17 @@ async def cancel_all(connection: Connection, runs: Sequence[UUID], told: Mapping
     """Cancel runs with all that they submitted, for what is `told`."""
     family = await connection.fetch(FAMILY, list(runs), timeout=FAMILY_SECONDS)
     encoded = orjson.dumps(told).decode()
-    waiting = [row["id"] for row in family if row["state"] != "running"]
     running = [row["id"] for row in family if row["state"] == "running"]
+    workflows = [row["id"] for row in family if row["state"] != "running" and row["parks"]]
+    waiting = [row["id"] for row in family if row["state"] != "running" and not row["parks"]]
     gone = await connection.fetch(CANCEL_WAITING, waiting, encoded, timeout=FAMILY_SECONDS) if waiting else []
     if running:
         await connection.execute(ASK_RUNNING, running, encoded)
+    if workflows:
+        await connection.execute(TELL_WORKFLOWS, workflows, encoded)
     lived = frozenset(row["id"] for row in family)
-    return Family(Cancelled(len(gone), len(running)), [row["id"] for row in gone if row["awaited"]], lived)
+    asked = len(running) + len(workflows)
+    return Family(Cancelled(len(gone), asked), [row["id"] for row in gone if row["awaited"]], lived)
 
 
 def cancellation(actor: Actor, reason: str | None) -> dict[str, str]:

@@ -55,6 +55,8 @@ class Catalogue:
         self._engine = engine
         self._known: dict[str, Row] = {}
         self._hearers: dict[str, list[Hearer]] = {}
+        #: The types of event that workflows wait for.
+        self._awaited: set[str] = set()
         self._stale_at = float("-inf")
         self._reading = asyncio.Lock()
 
@@ -66,6 +68,12 @@ class Catalogue:
             log.warning("catalogue not read", error=repr(error))
         found = self._hearers.get(event_type, [])
         return found if domain is None else [hearer for hearer in found if hearer.domain == domain]
+
+    async def is_awaited(self, event_type: str) -> bool:
+        """Whether workflows wait for events of a type, as known within the last two seconds."""
+        # After `hearers`, which every event is asked for, it is fresh.
+        await self.hearers(event_type)
+        return event_type in self._awaited
 
     async def task(self, name: str) -> Row | None:
         """One task, as known within the last two seconds; one that was not known then is looked for at once."""
@@ -82,6 +90,7 @@ class Catalogue:
         for row in rows:
             if row["hears"] is not None:
                 hearers.setdefault(row["hears"], []).append(Hearer.of(row))
+        self._awaited = {event_type for row in rows for event_type in awaited_by(row)}
         self._known = {row["name"]: row for row in rows}
         self._hearers = hearers
         self._stale_at = time.monotonic() + FRESH_SECONDS
@@ -164,6 +173,12 @@ class Catalogue:
     async def _all(self, query: Any) -> list[Row]:
         async with self._engine.connect() as connection:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+
+def awaited_by(task: Row) -> Sequence[str]:
+    """The types of event that a task waits for, if it is a workflow."""
+    types: Sequence[str] = task["policy"].get("workflow", {}).get("awaits", ())
+    return types
 
 
 def kept_limits(task: Row, of_domain: int | None) -> Row | None:

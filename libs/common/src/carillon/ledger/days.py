@@ -51,6 +51,7 @@ STRAGGLING = timedelta(hours=1)
 #: Seconds that one index may take; a day of ten million runs needs about twenty.
 INDEX_SECONDS = 1800
 _NEEDS_OF = "delete from carillon.needs n using carillon.{runs} r where n.run_id = r.id"
+_STEPS_OF = "delete from carillon.steps s using carillon.{runs} r where s.workflow_id = r.id"
 _SETTINGS = {"runs": "with (fillfactor = 95)", "attempts": ""}
 
 
@@ -115,11 +116,13 @@ async def drop(connection: Connection, age: timedelta) -> list[str]:
         for name in old:
             async with connection.transaction():
                 if name.startswith("runs_"):
-                    # What they waited for; before the table is locked, so that nobody waits for this.
+                    # What they waited for, and did; before the table is locked, so that nobody waits for this.
                     await connection.execute(_NEEDS_OF.format(runs=name))
+                    await connection.execute(_STEPS_OF.format(runs=name))
                 await connection.execute(f"set local lock_timeout = '{PATIENCE}'")
                 await connection.execute(f"drop table carillon.{name}")
-        await connection.execute(f"{_NEEDS_OF.format(runs='runs_unfiled')} and r.ended_on < $1", last)
+        for belongings in (_NEEDS_OF, _STEPS_OF):
+            await connection.execute(f"{belongings.format(runs='runs_unfiled')} and r.ended_on < $1", last)
         for table in TABLES:
             await connection.execute(f"delete from carillon.{table}_unfiled where ended_on < $1", last)
         return old

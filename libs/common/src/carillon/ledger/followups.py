@@ -1,4 +1,4 @@
-"""What follows the end of a run that is awaited: by runs that need it, by who is called back, by who cancelled it.
+"""What follows the end of an awaited run: of those that need it, its workflow, who is called back, who cancelled it.
 
 Whoever ends such a run follows it up at once; what a crash leaves undone, the sweeper finds by the mark `awaited`,
 which is taken away in the transaction of what follows.
@@ -29,7 +29,7 @@ CallBack = Callable[[Sequence[Row], "Connection | None"], Awaitable[Callable[[],
 
 TAKE = """
 update carillon.runs set awaited = false where id = any($1::uuid[]) and ended_on < 'infinity' and awaited
-returning id, domain, task, state, attempt, callback_url, finished_at, cancel, error->>'message' as error
+returning id, domain, task, state, attempt, callback_url, finished_at, cancel, step, error->>'message' as error
 """
 FORGOTTEN = """
 select id from carillon.runs where awaited and finished_at < now() - interval '3 seconds'
@@ -98,6 +98,8 @@ class Followups:
                 taken = await connection.fetch(TAKE, list(ended))
                 freed = await connection.fetch(TELL_NEEDS, [r["id"] for r in taken], [r["state"] for r in taken])
                 next_ = await resolve(connection, [row["run_id"] for row in freed])
+                if steps := [row["id"] for row in taken if row["step"] is not None]:
+                    await self._ledger.workflows.tell(steps, connection)
                 for row in taken:
                     if row["cancel"] is not None:
                         # It was asked to end while it executed, and may have submitted more until it had.

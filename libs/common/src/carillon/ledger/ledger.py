@@ -24,6 +24,7 @@ from carillon.ledger.conditions import Conditions
 from carillon.ledger.dead_letters import MOST_KEPT_BYTES, DeadLetters
 from carillon.ledger.effects import Effects
 from carillon.ledger.followups import CallBack, Followups
+from carillon.ledger.forks import Forks
 from carillon.ledger.group_commit import LINGER_SECONDS, SERVER_AWAY, GroupCommit
 from carillon.ledger.last_good import LastGood
 from carillon.ledger.places import Places
@@ -33,6 +34,7 @@ from carillon.ledger.selections import FORGET, Selections
 from carillon.ledger.statements import accept, execute, sweep
 from carillon.ledger.steering import Steering
 from carillon.ledger.turns import Turns
+from carillon.ledger.workflows import Workflows
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -122,6 +124,8 @@ class Ledger:
         self.turns = Turns(self)
         self.places = Places(self)
         self.dead_letters = DeadLetters(self)
+        self.workflows = Workflows(self, linger=linger)
+        self.forks = Forks(self)
 
     async def __aenter__(self) -> Self:
         try:
@@ -230,11 +234,12 @@ class Ledger:
 
     async def _end(self, worker: UUID, ends: Sequence[Finish]) -> dict[UUID, End]:
         ends = sorted(ends, key=lambda finish: finish.id)
-        statement, arrays = execute.FINISH, end_arrays(ends)
+        arrays, has_steps = end_arrays(ends), any(f.is_step for f in ends)
+        statement = execute.FINISH_STEPS if has_steps else execute.FINISH
         if any(f.events or not f.state.is_terminal for f in ends):
             said = [event for f in ends for event in f.events]
             answers = [run for f in ends for run in f.answers]
-            statement = execute.FINISH_AND_SAY
+            statement = execute.FINISH_STEPS_AND_SAY if has_steps else execute.FINISH_AND_SAY
             arrays += [
                 *retry_arrays(ends), *event_arrays(said, published=self.carries_events), *run_arrays(answers)
             ]  # fmt: skip
@@ -385,5 +390,6 @@ def _delivery(row: asyncpg.Record, kind: type[Delivery] = Delivery) -> Delivery:
         traceparent=row["traceparent"],
         priority=row["priority"],
         deadline_at=row["deadline_at"],
+        step=row["step"],
         given_at=time.time(),
     )

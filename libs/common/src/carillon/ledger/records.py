@@ -140,6 +140,8 @@ class NewRun:
     expires_at: datetime | None = None
     idempotency_key: str | None = None
     parent_id: UUID | None = None
+    #: Which step of its parent, a workflow, it is.
+    step: int | None = None
     event_id: UUID | None = None
     #: The event answered.
     cause: Cause | None = None
@@ -207,6 +209,8 @@ class Delivery:
     deadline_at: datetime | None = None
     cause: Cause | None = None
     traceparent: str | None = None
+    #: Which step of a workflow the run is.
+    step: Number | None = None
     #: When it was given to the transport, in seconds of the Unix clock.
     given_at: float = 0.0
 
@@ -258,6 +262,8 @@ class Finish:
     events: Sequence[NewEvent] = ()
     #: Runs that answer `events`, where the ledger itself carries events.
     answers: Sequence[NewRun] = ()
+    #: Whether the run is a step of a workflow, which is told of its end.
+    is_step: bool = False
 
 
 def cause_of(kept: Mapping[str, str] | None) -> Cause | None:

@@ -89,6 +89,7 @@ with ended as (
     returning r.id, case when r.result ? '{MARK}' then r.result end as result
 ), tries as (delete from carillon.attempts using gone where run_id = gone.id
 ), needs as (delete from carillon.needs using gone where run_id = gone.id)
+, steps as (delete from carillon.steps using gone where workflow_id = gone.id)
 select id, result from gone
 """
 FORGET = """

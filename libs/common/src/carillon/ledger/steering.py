@@ -33,6 +33,7 @@ RESUME = f"""
 with freed as (
     update carillon.runs_live set run_at = greatest(run_at, now()), gated = gate is not null,
         state = case when after is not null and not after ? 'met' then 'pending'
+            when told < wake_at and cancel is null then 'pending'
             when attempt > 1 then 'retrying' else 'queued' end
     where id = $1 and state = 'paused' returning id, domain, run_at, dispatched_at, gated
 ), woken as ({wake("freed")})

@@ -78,6 +78,13 @@ runs = Table(
     Column("idempotency_key", Text),
     Column("unique_key", Text),
     Column("parent_id", UUID(as_uuid=True)),
+    # Which step of its parent, a workflow, it is.
+    Column("step", Integer),
+    # Of a workflow: of how many ends of steps it was told, after how many it goes on, and `version` and `code` that it
+    # began with. It waits for its steps when it is pending and has `wake_at`.
+    Column("told", Integer),
+    Column("wake_at", Integer),
+    Column("origin", JSONB),
     Column("event_id", UUID(as_uuid=True)),
     # Id, type, source and time of the event that this run answers.
     Column("cause", JSONB),
@@ -137,6 +144,62 @@ needs = Table(
     # How that one ended; null until then.
     Column("outcome", Text),
     Index("ix_needs_on", "on_id", postgresql_where=text("outcome is null")),
+)
+
+#: What workflows asked for, in the order in which their code did; with how it ended this is all that their code is
+#: executed again over.
+steps = Table(
+    "steps",
+    metadata,
+    Column("workflow_id", UUID(as_uuid=True), primary_key=True),
+    # Counted from 1.
+    Column("seq", Integer, primary_key=True),
+    # Of the workflow.
+    Column("domain", Text, nullable=False),
+    # task, sleep, event, approval, repair
+    Column("kind", Text, nullable=False),
+    # The task, the type of the event, or what is to be decided.
+    Column("name", Text, nullable=False),
+    # Of what it was asked with.
+    Column("digest", Text, nullable=False),
+    # The steps of whose ends the code was told since the step before, in order; 0 is a cancellation.
+    Column("saw", ARRAY(Integer), nullable=False),
+    # The moment at which it was asked for, by the workflow's clock.
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("run_id", UUID(as_uuid=True)),
+    # When a sleep is over, or the wait for an event or a decision.
+    _when("due_at"),
+    # Of an event: what it has to have; the names of those fields, one in each line; a digest of their values; and the
+    # moment since which it counts.
+    Column("match", JSONB(none_as_null=True)),
+    Column("fields", Text),
+    Column("wanted", Text),
+    _when("since"),
+    # The event that came.
+    Column("event_id", UUID(as_uuid=True)),
+    # How it ended: of a task a state of runs, else completed, expired or cancelled; null until then.
+    Column("outcome", Text),
+    Column("result", JSONB),
+    Column("error", JSONB),
+    # Of a task: the number of its last attempt, without those that are not counted, and when that began.
+    Column("attempt", Integer),
+    _when("started_at"),
+    _when("ended_at"),
+    Index("ix_steps_due", "domain", "due_at", postgresql_where=text("outcome is null and due_at is not null")),
+    Index(
+        "ix_steps_events",
+        "name",
+        "fields",
+        "wanted",
+        postgresql_where=text("outcome is null and kind = 'event'"),
+    ),
+    Index("ix_steps_running", "domain", "at", postgresql_where=text("outcome is null and kind = 'task'")),
+    Index(
+        "ix_steps_decisions",
+        "domain",
+        "at",
+        postgresql_where=text("outcome is null and kind in ('approval', 'repair')"),
+    ),
 )
 
 #: The runs that somebody saw in a preview, until they are acted upon: the act does exactly to these what was shown.
@@ -210,6 +273,7 @@ events = Table(
     _when("recorded_at", nullable=False),
     # When the transport took it; null while it is still to be published.
     _when("published_at"),
+    Index("ix_events_type", "type", "recorded_at"),
     Index("ix_events_recorded", text("recorded_at desc"), text("id desc")),
     Index("ix_events_unpublished", "recorded_at", postgresql_where=text("published_at is null")),
     Index("ix_events_run", "run_id", postgresql_where=text("run_id is not null")),

@@ -17,7 +17,8 @@ from carillon.partial import Partial
 from carillon.policies import Policies
 from carillon.run import Cause, Progress, Run, current_run
 from carillon.settings import PlatformSettings
-from carillon.tasks import Task, Tasks
+from carillon.task import Task
+from carillon.tasks import Tasks
 from carillon.telemetry.excerpt import kept_lines
 from carillon.telemetry.metrics import Metrics
 from carillon.testing.memory import MemoryPlatform

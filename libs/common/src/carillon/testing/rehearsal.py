@@ -21,14 +21,16 @@ from carillon.ledger.statements.rows import gate_of
 from carillon.limits import check_number
 from carillon.retry import Budget
 from carillon.settings import PlatformSettings
-from carillon.tasks import Task, Tasks
+from carillon.task import Task
+from carillon.tasks import Tasks
 from carillon.telemetry.excerpt import kept_lines
 from carillon.telemetry.metrics import Metrics
 from carillon.testing.held import HeldClock, HeldLoop
 from carillon.testing.memory import MemoryPlatform
 from carillon.testing.memory.platform import NEVER_SECONDS
+from carillon.testing.memory.workflows import Asked
 from carillon.testing.rehearsed import RehearsedRun, seen
-from carillon.transports.port import Consumer
+from carillon.transports.port import Consumer, Execute
 from carillon.worker.broker import CarillonBroker
 from carillon.worker.gatekeeper import Gatekeeper
 from carillon.worker.receiver import Receiver
@@ -93,6 +95,7 @@ class Rehearsal:
         self._open = AsyncExitStack()
         self._declared: dict[str, Task[..., Any]] = {}
         self._receivers: list[Receiver] = []
+        self._consumers: dict[UUID, Consumer] = {}
         for tasks in domains:
             tasks.check(self._resources)
             self._declared |= tasks.declared
@@ -166,6 +169,16 @@ class Rehearsal:
         """Cancel a run and what it submitted, as a person would."""
         await self.platform.ledger.steering.cancel(_id(run), Actor("rehearsal", "a test"), reason)
 
+    def decisions(self) -> list[Asked]:
+        """What workflows wait for people to decide, in the order in which they asked."""
+        return self.platform.ledger.workflows.decisions()
+
+    async def decide(self, asked: Asked, *, approved: bool, reason: str | None = None) -> None:
+        """Decide, as a person would: approve, or of a repair let it be tried again."""
+        actor = Actor("rehearsal", "a test")
+        decision = {"approved": approved, "by": actor.name, "reason": reason, "at": self.now.isoformat()}
+        await self.platform.ledger.workflows.decide(asked.workflow, asked.seq, decision, actor, reason)
+
     def said(self, contract: type[Said]) -> list[Said]:
         """The events of this type that runs have said, in order."""
         events = self.platform.store.events.values()
@@ -209,16 +222,23 @@ class Rehearsal:
             metrics=Metrics(),
             results=self._broker.results,
             concurrency=self._concurrency,
+            # None waits in memory, so that code that does something else the second time is found.
+            kept=0,
         )
         self._receivers.append(receiver)
         await self.platform.ledger.enrol(receiver.worker, tasks.domain, "here", 0, "rehearsal", self._concurrency)
         take = self.platform.transport.consume
-        consumer: Consumer = await take(tasks.domain, receiver.worker, self._concurrency, receiver.execute)
+        consumer: Consumer = await take(tasks.domain, receiver.worker, self._concurrency, self._executing(receiver))
+        self._consumers[receiver.worker] = consumer
         opening.push_async_callback(consumer.stop)
         # It is told of all that it could find: were it to look each second, a day would have 86,400 moments.
         gatekeeper = Gatekeeper(self.platform, tasks.domain, Metrics(), tick=NEVER_SECONDS)
         for duty in (self._obey(receiver), gatekeeper.run()):
             opening.callback(asyncio.create_task(duty, name=f"duty of {tasks.domain}").cancel)
+
+    def _executing(self, receiver: Receiver) -> Execute:
+        """What takes a delivery to its end."""
+        return receiver.execute
 
     async def _obey(self, receiver: Receiver) -> None:
         """Cancel what somebody wants cancelled."""

@@ -12,7 +12,7 @@ from typing import Any
 from carillon import clock
 from carillon.errors import Cancel, DeadlineExceeded, Hung, Stopped
 from carillon.run import current_run
-from carillon.tasks import Task
+from carillon.task import Task
 from carillon.transports.port import Acknowledge
 from carillon.worker.call import Call
 from carillon.worker.children import Children
@@ -31,6 +31,7 @@ class Attempt:
     __slots__ = (
         "_call", "_context", "_end", "_give_up", "_interrupts", "_is_inside", "_listener", "_loop", "_task", "_timer",
         "acknowledge", "began", "execution", "given_up_at", "is_over", "message", "reports", "stopped",
+        "workflow",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +46,8 @@ class Attempt:
         self.began = 0.0
         #: Why it is to end, once it is; the run ends with it.
         self.stopped: BaseException | None = None
+        #: Of a workflow, how its code ended.
+        self.workflow: Callable[[], Any] | None = None
         #: On the monotonic clock.
         self.given_up_at: float | None = None
         #: Its code has been left, or was never entered, and its end is being written.

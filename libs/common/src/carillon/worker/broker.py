@@ -8,28 +8,24 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequen
 from typing import Any
 from uuid import UUID
 
-import orjson
-from pydantic_core import to_jsonable_python
 from taskiq import AckableMessage, AsyncBroker, AsyncTaskiqTask, BrokerMessage, TaskiqMessage, TaskiqMiddleware
 from taskiq.abc.formatter import TaskiqFormatter
 from taskiq.exceptions import SendTaskError
 
 from carillon import clock, options
+from carillon.arguments import json_args
 from carillon.bounds import check_own_labels
 from carillon.errors import InvalidArgumentsError
 from carillon.ids import keyed_id, new_id
-from carillon.jsonb import holds_nul, loses_numbers
 from carillon.ledger.records import NewRun, Submitted
 from carillon.middleware.tracing import LABEL
 from carillon.platform import Platform
 from carillon.run import current_run
-from carillon.tasks import Task
+from carillon.task import Task
 from carillon.times import times_in
 from carillon.worker.execution import assembled
 from carillon.worker.results import Results
-
-#: Larger arguments belong in storage, with their key as the argument.
-MOST_ARGS_BYTES = 256 * 1024
+from carillon.workflows.loop import refuse_in_workflow
 
 
 class Kick(BrokerMessage):
@@ -84,6 +80,7 @@ class CarillonBroker(AsyncBroker):
 
         The message then has the id of the run that stands for it, which is another one's where a unique key said so.
         """
+        refuse_in_workflow(message.task_name)
         assert isinstance(message, Kick)  # noqa: S101 - our formatter made it
         submitted = await self.platform.submit(self._new_run(message.source, UUID(message.source.task_id)))
         message.source.task_id = str(submitted.id)
@@ -92,6 +89,7 @@ class CarillonBroker(AsyncBroker):
         self, task: Task[..., Any], args: Sequence[Any], arguments: Mapping[str, Any]
     ) -> AsyncTaskiqTask[Any]:
         """What Taskiq's `kiq` does for a task without options, without what its kicker costs (`bench/README.md`)."""
+        refuse_in_workflow(task.task_name)
         run = new_id()
         message = await self._before_sending(run, task, args, arguments, {})
         try:
@@ -109,6 +107,7 @@ class CarillonBroker(AsyncBroker):
         `labels` are on each of them, beside the task's own. `first` is the place of the first among all the calls that
         share an idempotency key. When this returns they are durable; raises what `Platform.submit_many` raises.
         """
+        refuse_in_workflow(task.task_name)
         sent = [(run := new_id(), await self._before_sending(run, task, (), given, labels)) for given in calls]
         runs = [self._new_run(message, run, place=first + at) for at, (run, message) in enumerate(sent)]
         accepted = await self.platform.submit_many(runs)
@@ -193,25 +192,6 @@ class CarillonBroker(AsyncBroker):
         if self._worker is not None:
             await self._worker
         await super().shutdown()
-
-
-def json_args(arguments: dict[str, Any]) -> str:
-    """Arguments as JSON text; raises `InvalidArgumentsError` when they cannot be kept."""
-    try:
-        encoded = orjson.dumps(arguments, default=to_jsonable_python)
-    except TypeError as error:
-        message = f"the arguments are not JSON: {error}"
-        raise InvalidArgumentsError(message) from error
-    if len(encoded) > MOST_ARGS_BYTES:
-        message = f"the arguments have {len(encoded)} bytes, the most is {MOST_ARGS_BYTES}; pass a storage key instead"
-        raise InvalidArgumentsError(message)
-    if loses_numbers(arguments, encoded):
-        message = "the arguments hold a float that is NaN or infinite, which JSON has not; pass None, or a text"
-        raise InvalidArgumentsError(message)
-    if holds_nul(encoded):
-        message = "the arguments hold the character NUL, which PostgreSQL cannot keep"
-        raise InvalidArgumentsError(message)
-    return encoded.decode()
 
 
 def _named(source: TaskiqMessage) -> dict[str, Any]:

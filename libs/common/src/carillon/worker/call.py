@@ -16,7 +16,7 @@ from carillon import clock
 from carillon.errors import ProcessLost, Stopped
 from carillon.partial import Partial
 from carillon.run import Progress, Run
-from carillon.tasks import Task
+from carillon.task import Task
 from carillon.telemetry.excerpt import Excerpt
 from carillon.telemetry.traces import current_traceparent
 from carillon.worker.children import GONE_SECONDS, Child, Children

@@ -29,7 +29,7 @@ from carillon.contracts import Event
 from carillon.errors import Stopped, UnknownTaskError
 from carillon.partial import Partial
 from carillon.run import Cause, Run, attempted_run, current_run
-from carillon.tasks import Task
+from carillon.task import Task
 from carillon.telemetry.logs import configure_logs
 from carillon.telemetry.traces import configure_traces, context_of
 from carillon.worker.crossing import name_of, packed

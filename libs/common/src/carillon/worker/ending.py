@@ -132,6 +132,7 @@ class Endings:
             outcome="failed",
             error=error_json(error),
             log=_log_of(execution),
+            is_step=execution.delivery.step is not None,
         )
         await persist(lambda: self._platform.ledger.finish((self._worker, refused)))
 
@@ -150,6 +151,7 @@ class Endings:
             uncounted=0 if verdict.counted else 1,
             events=[e.new_event(actor=self._domain, run_id=execution.delivery.id) for e in envelopes],
             answers=await self._platform.answers(envelopes),
+            is_step=execution.delivery.step is not None,
         )
 
 

@@ -18,7 +18,7 @@ from carillon.errors import Cancelled, PermanentError
 from carillon.jsonb import holds_nul, loses_numbers
 from carillon.ledger.records import Delivery, State
 from carillon.run import Run
-from carillon.tasks import Task
+from carillon.task import Task
 
 #: No result is larger. One beyond 256 KiB lies in storage (`carillon.stored_results`); one beyond this is a file, which
 #: the task puts into storage itself.
@@ -145,7 +145,10 @@ def error_json(error: BaseException) -> str:
         "traceback": text,
         "fingerprint": sha256(f"{kind}|{where}".encode()).hexdigest()[:16],
     }
-    return orjson.dumps({name: _keepable(value) for name, value in fields.items()}).decode()
+    kept: dict[str, object] = {name: _keepable(value) for name, value in fields.items()}
+    if isinstance(error, PermanentError) and error.leaves_nothing:
+        kept["permanent"] = True
+    return orjson.dumps(kept).decode()
 
 
 def text_of(error: BaseException) -> str:

@@ -21,9 +21,10 @@ from carillon.platform import Platform
 from carillon.policies import Policies
 from carillon.run import Run, attempted_run, current_run
 from carillon.stored_results import is_large
-from carillon.tasks import Task
+from carillon.task import Task
 from carillon.telemetry.metrics import Metrics
 from carillon.transports.port import Acknowledge
+from carillon.worker.activations import KEPT, Activations
 from carillon.worker.attempt import Attempt, overrun
 from carillon.worker.children import Children
 from carillon.worker.ending import Endings, persist
@@ -31,6 +32,7 @@ from carillon.worker.execution import PARTIAL, Execution, RunMessage, assembled,
 from carillon.worker.reports import Reports
 from carillon.worker.results import Results
 from carillon.worker.threads import Threads
+from carillon.workflows.declared import WorkflowTask
 
 log = structlog.get_logger(__name__)
 
@@ -53,15 +55,17 @@ class Receiver:
         metrics: Metrics,
         results: Results,
         concurrency: int,
+        kept: int = KEPT,
     ) -> None:
         self._platform = platform
         self.worker = worker
-        self._domain = domain
+        self.domain = domain
         self._tasks = tasks
         self.policies = Policies(platform, metrics)
         self._resources = {Policies: self.policies, **resources}
         self._metrics = metrics
         self._endings = Endings(platform, worker, domain, middlewares=middlewares, metrics=metrics, results=results)
+        self._workflows = Activations(platform, worker, domain, kept=kept)
         self._threads = Threads(domain)
         settings = platform.settings
         self._children = Children(
@@ -92,7 +96,7 @@ class Receiver:
         self._attempts[delivery.id] = attempt
         try:
             if isinstance(delivery, Claimed) or await self._start(delivery):
-                await self._attempt(attempt)
+                await self._go_on(attempt)
             else:
                 self._metrics.fenced.inc()
             if attempt.given_up_at is None:
@@ -102,6 +106,11 @@ class Receiver:
                 self._forget(delivery.id)
             else:
                 del self._given_up[delivery.id]
+
+    @property
+    def has_workflows(self) -> bool:
+        """Whether workflows are among the tasks."""
+        return any(isinstance(task, WorkflowTask) for task in self._tasks.values())
 
     def cancel(self, run: UUID, reason: str) -> bool:
         """Cancel a run if an attempt of it executes here: True when its code was told, and False when there is none.
@@ -123,6 +132,7 @@ class Receiver:
 
     async def close(self) -> None:
         """Let go of the threads, where what still runs goes on, and end the child processes."""
+        self._workflows.close()
         self._threads.close()
         await self._children.close()
 
@@ -142,10 +152,18 @@ class Receiver:
         attempt = (delivery.id, delivery.attempt, self.worker)
         return await persist(lambda: self._platform.ledger.start(attempt))
 
+    async def _go_on(self, attempt: Attempt) -> None:
+        attempted_run.set(attempt.execution.run)
+        if isinstance(attempt.execution.task, WorkflowTask):
+            attempt.workflow = await self._workflows.advance(attempt.execution)
+            if attempt.workflow is None:
+                # It waits, and this attempt is over.
+                return
+        await self._attempt(attempt)
+
     async def _attempt(self, attempt: Attempt) -> None:
         execution = attempt.execution
         delivery, run_id = execution.delivery, str(execution.delivery.id)
-        attempted_run.set(execution.run)
         message = assembled(
             RunMessage,
             task_id=run_id,
@@ -195,7 +213,7 @@ class Receiver:
         run = Run(
             id=delivery.id,
             task=delivery.task,
-            domain=self._domain,
+            domain=self.domain,
             attempt=delivery.attempt,
             labels=delivery.labels,
             cause=delivery.cause,
@@ -204,11 +222,13 @@ class Receiver:
         return Execution(delivery, self._tasks.get(delivery.task), run)
 
     async def _run_task(self, attempt: Attempt, kwargs: Mapping[str, Any]) -> Any:
+        if attempt.workflow is not None:
+            return attempt.workflow()
         execution = attempt.execution
         task = execution.task
         if task is None:
             message = (
-                f"{execution.delivery.task} is not a task of {self._domain}; was it renamed, or is the worker older?"
+                f"{execution.delivery.task} is not a task of {self.domain}; was it renamed, or is the worker older?"
             )
             raise UnknownTaskError(message)
         if (remains := self._given_up.get(execution.delivery.id)) is not None:

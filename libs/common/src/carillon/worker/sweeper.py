@@ -20,7 +20,7 @@ from carillon.ledger.catalogue import Hearer
 from carillon.ledger.group_commit import SERVER_AWAY
 from carillon.ledger.ledger import Ended
 from carillon.ledger.records import Delivery, Priority
-from carillon.ledger.statements.rows import gate_of
+from carillon.ledger.statements.rows import clock_of, gate_of
 from carillon.platform import WINDOW, Platform, answer
 from carillon.telemetry.metrics import Metrics
 from carillon.transports.port import pause_until
@@ -44,6 +44,8 @@ OVERTAKEN = timedelta(seconds=10)
 LATE_EVENT = timedelta(seconds=5)
 #: And no longer after this, but for who asked to be called back.
 RECENT_EVENT = timedelta(hours=1)
+#: An event that no workflow was given is looked at for this long.
+UNTOLD = timedelta(minutes=1)
 #: A run that the ledger gave to this worker is in its hands long before.
 STRAY = timedelta(seconds=10)
 #: A worker silent for this long is taken for dead; its heartbeat comes every two seconds.
@@ -73,12 +75,14 @@ class Sweeper:
         async with asyncio.TaskGroup() as group:
             # Apart from each other, so that a duty that takes its time makes no run late.
             group.create_task(self._do_duties(), name="duties")
+            if self._receiver.has_workflows:
+                group.create_task(self._keep_ringing(), name="ringing")
             if not self._platform.transport.is_ledger:
                 # Otherwise claims bring what is due.
                 group.create_task(self._keep_feeding(), name="feeding")
 
     async def _do_duties(self) -> None:
-        duties = (self._expire, self._rescue, self._reclaim, self._follow_up, self._publish, self._answer)
+        duties = (self._expire, self._rescue, self._reclaim, self._follow_up, self._publish, self._answer, self._tell)
         while True:
             for duty in (*duties, self._receiver.policies.refresh, self._keep_days):
                 # Each by itself: one that fails must not keep the others from their work.
@@ -96,6 +100,21 @@ class Sweeper:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
+
+    async def _keep_ringing(self) -> None:
+        """End sleeps and waits of workflows when their time has come."""
+        set_ = self._platform.wakeups.subscribe(clock_of(self._domain))
+        while True:
+            pause = TICK_SECONDS
+            set_.clear()
+            async with _survived():
+                while await self._ledger.workflows.ring(self._domain):
+                    pass
+                due = await self._ledger.workflows.next_ring(self._domain)
+                pause = TICK_SECONDS if due is None else min(TICK_SECONDS, pause_until(due, 0.0))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await set_.wait()
 
     async def _feed(self) -> float:
         """Give the transport what is due, the most urgent first; returns the seconds until something is."""
@@ -202,6 +221,13 @@ class Sweeper:
 
     async def _follow_up(self) -> None:
         self._metrics.swept.labels("followed").inc(await self._ledger.followups.sweep())
+
+    async def _tell(self) -> None:
+        """Tell workflows what a crash, or an older worker, left untold."""
+        if self._receiver.has_workflows:
+            found = await self._ledger.workflows.tell_untold(self._domain)
+            found += await self._ledger.workflows.hear_unheard(UNTOLD)
+            self._metrics.swept.labels("untold").inc(found)
 
     async def _publish(self) -> None:
         late = await self._ledger.unpublished(LATE_EVENT, BATCH)

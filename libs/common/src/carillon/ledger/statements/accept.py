@@ -20,8 +20,8 @@ _NEW_RUN = {
     "cause": "text",
     "actor": "text",
     "traceparent": "text",
-    # What few runs have: state, deadline_at, callback_url, unique_key, replay_of, after, covered; one JSON object, or
-    # null.
+    # What few runs have: state, deadline_at, callback_url, unique_key, replay_of, after, covered, step; one JSON
+    # object, or null.
     "rare": "text",
 }
 _NEW_EVENT = {
@@ -44,7 +44,8 @@ EVENT_ARRAYS = len(_NEW_EVENT)
 EVENT_COLUMNS = "id, event_id, source, type, subject, time, data, run_id, actor, traceparent, published_at"
 _RUN_COLUMNS = """
     id, domain, task, state, args, labels, priority, run_at, expires_at, deadline_at, dispatched_at, gate, gated,
-    idempotency_key, unique_key, parent_id, event_id, cause, replay_of, after, awaited, callback_url, actor, traceparent
+    idempotency_key, unique_key, parent_id, step, event_id, cause, replay_of, after, awaited, callback_url, actor,
+    traceparent
 """
 #: Bytes of a limit's key that fit into its index; of a longer one the beginning is kept, and its MD5.
 MOST_GATE_BYTES = 200
@@ -81,8 +82,9 @@ fresh as (
     select n.id, n.domain, n.task, coalesce(m.rare->>'state', 'queued'), n.args::jsonb, n.labels::jsonb, n.priority,
            coalesce(n.run_at, now()), least(n.expires_at, m.deadline_at), m.deadline_at,
            case when n.dispatched and l.gate is null then now() end, l.gate, l.gate is not null,
-           n.idempotency_key, m.rare->>'unique_key', n.parent_id, n.event_id, n.cause::jsonb,
-           (m.rare->>'replay_of')::uuid, m.rare->'after', m.rare->>'callback_url' is not null, m.rare->>'callback_url',
+           n.idempotency_key, m.rare->>'unique_key', n.parent_id, (m.rare->>'step')::int, n.event_id, n.cause::jsonb,
+           (m.rare->>'replay_of')::uuid, m.rare->'after',
+           m.rare->>'callback_url' is not null or m.rare->>'step' is not null, m.rare->>'callback_url',
            n.actor, n.traceparent
     from {_arrays(_NEW_RUN, first)}
     cross join lateral (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from carillon.ledger.statements.accept import EVENT_ARRAYS, EVENT_COLUMNS, accepting, recording
 from carillon.ledger.statements.rows import DELIVERY, NOT_HELD, bury, taken_out, wake
+from carillon.ledger.statements.workflows import telling, woken
 
 
 def _at(place: str, ids: str) -> str:
@@ -83,27 +84,34 @@ _OUTCOME, _RUN_AT, _UNCOUNTED = (_at(place, "$2") for place in ("$8::text[]", "$
 #: What may end here: the attempt that the ledger expects, from the worker that runs it.
 _CURRENT = f"r.id = any($2::uuid[]) and r.attempt = {_ATTEMPT} and r.state = 'running' and r.worker_id = $1"
 _IS_RETRIED = f"{_STATE} in ('queued', 'retrying')"
-_END = bury("gone", state="g.end_state", result="g.end_result", error="g.end_error", log="g.end_log")
 
-#: How runs end that say nothing: the hot one. The attempt that ends a run has no other row than the run's own.
-FINISH = f"""
+#: Whether somebody else is still to be told of the end of a run in `gone`, once a workflow was told of its step.
+_AWAITED = """(g.awaited and (g.step is null or g.callback_url is not null or g.cancel is not null
+    or exists (select from carillon.needs n where n.on_id = g.id and n.outcome is null)))"""
+_TELLING = telling({"state": "g.end_state", "result": "g.end_result", "error": "g.end_error"})
+
+
+def _end(*, steps: bool) -> str:
+    changed = {"state": "g.end_state", "result": "g.end_result", "error": "g.end_error", "log": "g.end_log"}
+    return bury("gone", **changed, **({"awaited": _AWAITED} if steps else {}))
+
+
+_ENDED = f"""
 with gone as (
     delete from carillon.runs_live r where {_CURRENT}
     returning {taken_out()}, {_STATE} as end_state, {_RESULT}::jsonb as end_result, {_ERROR}::jsonb as end_error,
         {_LOG} as end_log
-), kept as ({_END})
-select id, awaited, gate is not null as limited from gone
-"""
+)"""
 
-#: How attempts end when some of them are retried or say events: state, result, attempt and events in one statement. A
-#: retry of what somebody wants cancelled ends it.
-FINISH_AND_SAY = f"""
+
+def _finish_and_say(*, steps: bool) -> str:
+    return f"""
 with gone as (
     delete from carillon.runs_live r where {_CURRENT} and (not {_IS_RETRIED} or r.cancel is not null)
     returning {taken_out()}, {_RESULT}::jsonb as end_result, {_LOG} as end_log,
         case when {_IS_RETRIED} then 'cancelled' else {_STATE} end as end_state,
         case when {_IS_RETRIED} then r.cancel else {_ERROR}::jsonb end as end_error
-), kept as ({_END}), again as (
+), kept as ({_end(steps=steps)}), again as (
     update carillon.runs_live r set state = {_STATE}, error = {_ERROR}::jsonb, attempt = r.attempt + 1,
         uncounted = r.uncounted + {_UNCOUNTED}, run_at = coalesce({_RUN_AT}, now()), dispatched_at = null,
         gated = r.gate is not null, log = null, worker_id = null
@@ -119,12 +127,30 @@ with gone as (
     on conflict (id) do nothing
     returning id
 ), {accepting(11 + EVENT_ARRAYS, only="n.event_id in (select id from said)")},
-woken as ({wake("accepted")} union all {wake("again")})
+{_TELLING + "," if steps else ""}
+woken as ({wake("accepted")} union all {wake("again")} {"union all " + woken() if steps else ""})
 select id, awaited, limited from (
-    select id, awaited, gate is not null as limited from gone union all select id, false, gated from again
+    select id, {_AWAITED if steps else "awaited"} as awaited, gate is not null as limited from gone g
+    union all select id, false, gated from again
 ) ended
 cross join (select count(*) from woken) as w
 """
+
+
+#: How runs end that say nothing: the hot one. The attempt that ends a run has no other row than the run's own.
+FINISH = f"""{_ENDED}, kept as ({_end(steps=False)})
+select id, awaited, gate is not null as limited from gone
+"""
+
+#: How attempts end when some of them are retried or say events: state, result, attempt and events in one statement. A
+#: retry of what somebody wants cancelled ends it.
+FINISH_AND_SAY = _finish_and_say(steps=False)
+
+#: The same where some of the runs are steps of workflows, which are told of the ends.
+FINISH_STEPS = f"""{_ENDED}, kept as ({_end(steps=True)}), {_TELLING}, woken as ({woken()})
+select id, {_AWAITED} as awaited, gate is not null as limited from gone g cross join (select count(*) from woken) as w
+"""
+FINISH_STEPS_AND_SAY = _finish_and_say(steps=True)
 
 #: How far attempts are ($4), fenced like their ends: what reports too late changes nothing.
 PROGRESS = f"""

@@ -5,14 +5,16 @@ from __future__ import annotations
 #: Every column of a run but the day of its end, in one order for all who copy rows.
 RUN = (
     "id", "domain", "task", "state", "args", "labels", "priority", "attempt", "uncounted", "lost", "run_at",
-    "expires_at", "deadline_at", "dispatched_at", "gate", "gated", "idempotency_key", "unique_key", "parent_id",
-    "event_id", "cause",
-    "replay_of", "after", "awaited", "callback_url", "actor", "traceparent", "created_at", "started_at", "finished_at",
-    "worker_id", "settled_at", "cancel", "progress", "result", "error", "log",
+    "expires_at", "deadline_at", "dispatched_at", "gate", "gated", "idempotency_key", "unique_key", "parent_id", "step",
+    "told", "wake_at", "origin", "event_id", "cause", "replay_of", "after", "awaited", "callback_url", "actor",
+    "traceparent", "created_at", "started_at", "finished_at", "worker_id", "settled_at", "cancel", "progress", "result",
+    "error", "log",
 )  # fmt: skip
 
 #: What a worker is told of a run.
-DELIVERY = "r.id, r.attempt, r.uncounted, r.task, r.args, r.labels, r.priority, r.cause, r.traceparent, r.deadline_at"
+DELIVERY = (
+    "r.id, r.attempt, r.uncounted, r.task, r.args, r.labels, r.priority, r.cause, r.traceparent, r.deadline_at, r.step"
+)
 
 TODAY = "(now() at time zone 'UTC')::date"
 
@@ -23,6 +25,11 @@ NOT_HELD = "not array[r.domain, r.task] && (select coalesce(array_agg(name), '{}
 def gate_of(domain: str) -> str:
     """What is notified of runs of a domain that have to be let in; everything else of it, by the domain's own name."""
     return f"{domain} gate"
+
+
+def clock_of(domain: str) -> str:
+    """What is told of sleeps and timeouts of a domain's workflows that are set, within one process."""
+    return f"{domain} clock"
 
 
 def wake(rows: str, also: str = "true") -> str:

@@ -72,7 +72,7 @@ with gone as (
     select w.id from carillon.workers w
     where w.domain = $1 and (w.stopped_at is not null or w.heartbeat_at < now() - $2::interval)
 ), orphans as (
-    select r.id, r.worker_id, r.lost + 1 as lost, r.cancel is not null as unwanted
+    select r.id, r.worker_id, r.lost + 1 as lost, r.cancel is not null and r.wake_at is null as unwanted
     from carillon.runs_live r join gone on gone.id = r.worker_id
     where r.state = 'running'
     limit 1000 for update of r skip locked
@@ -129,12 +129,13 @@ with mine as (
     where worker_id = $1 and state = 'running' and started_at <= now() - $2::interval and id <> all($3::uuid[])
     for update
 ), over as (
-    delete from carillon.runs_live r using mine m where r.id = m.id and r.cancel is not null returning {taken_out()}
+    delete from carillon.runs_live r using mine m
+    where r.id = m.id and r.cancel is not null and r.wake_at is null returning {taken_out()}
 ), kept as ({bury("over", state="'cancelled'", error="g.cancel")}),
 back as (
     update carillon.runs_live r set state = 'retrying', attempt = r.attempt + 1, uncounted = r.uncounted + 1,
         dispatched_at = null, gated = r.gate is not null, run_at = now(), worker_id = null
-    from mine m where r.id = m.id and r.cancel is null
+    from mine m where r.id = m.id and (r.cancel is null or r.wake_at is not null)
     returning r.id, r.domain, r.run_at, r.dispatched_at, r.gated, r.attempt - 1 as attempt, r.started_at
 ), tried as (
     insert into carillon.attempts (run_id, attempt, worker_id, started_at, outcome)

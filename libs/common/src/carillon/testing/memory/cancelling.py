@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from carillon import clock
 from carillon.ledger.cancelling import Cancelled
 from carillon.testing.memory.store import WAITING, Row, Store
 
@@ -13,7 +14,8 @@ from carillon.testing.memory.store import WAITING, Row, Store
 def cancel_all(store: Store, run: UUID, told: Mapping[str, Any]) -> tuple[Cancelled, list[UUID]]:
     """Cancel a run with all that it submitted, for what is `told`; also returns those that ended and are awaited."""
     family = _family(store, run)
-    waiting = [row for row in family if row["state"] in WAITING]
+    parked = [row for row in family if row["state"] in WAITING and row["wake_at"] is not None]
+    waiting = [row for row in family if row["state"] in WAITING and row["wake_at"] is None]
     running = [row for row in family if row["state"] == "running"]
     for row in waiting:
         store.free_slot(row)
@@ -22,7 +24,13 @@ def cancel_all(store: Store, run: UUID, told: Mapping[str, Any]) -> tuple[Cancel
         if row["cancel"] is None:
             row |= {"cancel": dict(told), "awaited": True}
             store.wake(str(row["worker_id"]))
-    return Cancelled(len(waiting), len(running)), [row["id"] for row in waiting if row["awaited"]]
+    for row in parked:
+        # A workflow that is under way is told, and cleans up.
+        if row["cancel"] is None:
+            state = "queued" if row["state"] in {"pending", "paused"} else row["state"]
+            row |= {"cancel": dict(told), "awaited": True, "run_at": clock.now(), "state": state}
+            store.wake_for(row)
+    return Cancelled(len(waiting), len(running) + len(parked)), [row["id"] for row in waiting if row["awaited"]]
 
 
 def _family(store: Store, run: UUID) -> list[Row]:

@@ -125,6 +125,7 @@ class MemoryFollowups(Followups):
                 needs = store.needs[run]
                 needs |= {one: told[one] for one in needs.keys() & told}
             next_ = resolve(store, freed)
+            await self._memory.workflows.tell([row["id"] for row in taken])
             for row in taken:
                 if row["cancel"] is not None:
                     next_ += cancel_all(store, row["id"], row["cancel"])[1]
@@ -149,7 +150,7 @@ def resolve(store: Store, pending: Sequence[UUID]) -> list[UUID]:
     gone = []
     for run in pending:
         row = store.live.get(run)
-        if row is None or row["state"] != "pending":
+        if row is None or row["state"] != "pending" or run not in store.needs:
             continue
         outcomes = store.needs[run]
         bad = {str(one): outcome for one, outcome in outcomes.items() if outcome is not None and outcome not in GOOD}

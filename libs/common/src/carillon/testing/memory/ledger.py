@@ -32,6 +32,7 @@ from carillon.testing.memory.store import (
     same_work,
     work_of,
 )
+from carillon.testing.memory.workflows import MemoryForks, MemoryWorkflows
 
 #: What new ids are; those of another version derive from their cause.
 TIME_ORDERED = 7
@@ -49,7 +50,9 @@ class MemoryLedger(Ledger):
         self.conditions = MemoryConditions(self)
         self.followups = MemoryFollowups(self, self.followups.call_back)
         self.steering = MemorySteering(self)
-        self.replays = MemoryReplays(self)
+        self.replays: MemoryReplays = MemoryReplays(self)
+        self.workflows: MemoryWorkflows = MemoryWorkflows(self)
+        self.forks = MemoryForks(self)
         self.circuits = MemoryCircuits(self)
         self.effects = MemoryEffects(self)
         self.last_good = MemoryLastGood(self)
@@ -142,6 +145,13 @@ class MemoryLedger(Ledger):
             return False
         return self.store.may_start(row) or (row["state"], row["worker_id"]) == ("running", worker)
 
+    async def _finish(self, batch: Sequence[tuple[UUID, Finish]]) -> list[End]:
+        """End attempts; a rehearsal has a worker of each domain in one process, so that a batch may be of several."""
+        ended: dict[UUID, End] = {}
+        for worker, finish in batch:
+            ended |= await self._end(worker, [finish])
+        return [ended.get(finish.id, End(applied=False)) for _, finish in batch]
+
     async def _end(self, worker: UUID, ends: Sequence[Finish]) -> dict[UUID, End]:
         # Read before anything is written, as in `accept`.
         read = [
@@ -163,6 +173,7 @@ class MemoryLedger(Ledger):
                 ended[finish.id] = End(applied=True, awaited=row["awaited"], limited=row["gate"] is not None)
                 state, why = (finish.state.value, error) if finish.state.is_terminal else ("cancelled", row["cancel"])
                 self.store.bury(row, state, result=result, error=why, log=finish.log)
+                self.workflows.tell_end(row)
                 await self._record(events, finish.answers)
             else:
                 ended[finish.id] = End(applied=True, limited=row["gate"] is not None)
@@ -210,6 +221,7 @@ class MemoryLedger(Ledger):
 
     async def claim(self, domain: str, slots: int, worker: UUID, *, patient: int = 0) -> list[Delivery]:
         """Take and start up to `slots` due runs, `patient` of them those that wait longest."""
+        await self.workflows.ring(domain)
         now = clock.now()
         due = [
             row
@@ -240,6 +252,7 @@ class MemoryLedger(Ledger):
         now, rows = clock.now(), self.store.live.values()
         moments = [row["expires_at"] for row in rows if row["state"] != "running"]
         moments += [row["run_at"] for row in rows if row["state"] in READY]
+        moments += self.workflows.next_moment()
         for domain in {row["domain"] for row in rows if row["gated"]}:
             moments += openings(self.store, domain)
         return min((moment for moment in moments if moment is not None and moment > now), default=None)
@@ -294,7 +307,7 @@ class MemoryLedger(Ledger):
         if guilty:
             message = f"the worker died {lost} times while it ran this"
             self.store.bury(row, "failed", lost=lost, error={"type": "WorkerLost", "message": message})
-        elif row["cancel"] is not None:
+        elif row["cancel"] is not None and row["wake_at"] is None:
             self.store.bury(row, "cancelled", lost=lost, error=row["cancel"])
         else:
             why = {"type": "WorkerLost", "message": "its worker stopped answering"}
@@ -311,7 +324,7 @@ class MemoryLedger(Ledger):
             and row["id"] not in but
         ]
         for row in mine:
-            if row["cancel"] is not None:
+            if row["cancel"] is not None and row["wake_at"] is None:
                 self.store.bury(row, "cancelled", error=row["cancel"])
             else:
                 self._wait_again(row, "handed_back")
@@ -364,6 +377,7 @@ class MemoryLedger(Ledger):
             self.store.attempts.pop(run, None)
             self.store.causes.pop(run, None)
             self.store.needs.pop(run, None)
+            self.store.steps.pop(run, None)
             self.store.accepted.remove(run)
         for event in events:
             del self.store.events[event]
@@ -396,7 +410,7 @@ def _ended(moved: Sequence[Row]) -> Ended:
 
 
 def _claimed(row: Row) -> Delivery:
-    same = ("id", "attempt", "uncounted", "task", "priority", "traceparent", "deadline_at")
+    same = ("id", "attempt", "uncounted", "task", "priority", "traceparent", "deadline_at", "step")
     return Claimed(
         **{name: row[name] for name in same},
         args=deepcopy(row["args"]),

@@ -62,6 +62,8 @@ class Store:
         self.causes: dict[UUID, tuple[str, bytes, str | None]] = {}
         #: By the run that waits: how each run ended that it needs, None until then.
         self.needs: dict[UUID, dict[UUID, str | None]] = {}
+        #: By the workflow, and in it by the number.
+        self.steps: dict[UUID, dict[int, Row]] = {}
         self.events: dict[UUID, Row] = {}
         #: By the name of a domain or task.
         self.holds: dict[str, Row] = {}
@@ -246,15 +248,15 @@ def _run_row(run: NewRun) -> Row:
     same: Mapping[str, Any] = {
         name: getattr(run, name)
         for name in (
-            "id", "domain", "task", "priority", "deadline_at", "idempotency_key", "parent_id", "event_id", "replay_of",
-            "callback_url", "actor", "traceparent",
+            "id", "domain", "task", "priority", "deadline_at", "idempotency_key", "parent_id", "step", "event_id",
+            "replay_of", "callback_url", "actor", "traceparent",
         )
     }  # fmt: skip
     moments = [moment for moment in (run.expires_at, run.deadline_at) if moment is not None]
     absent = ("started_at", "finished_at", "worker_id", "settled_at", "cancel", "progress", "result", "error")
     return {
         **same,
-        **dict.fromkeys((*absent, "log")),
+        **dict.fromkeys((*absent, "log", "told", "wake_at", "origin")),
         "ended_on": date.max,
         "state": State.QUEUED.value if run.after is None else State.PENDING.value,
         "args": as_kept(run.args),
@@ -273,6 +275,6 @@ def _run_row(run: NewRun) -> Row:
             "otherwise": run.after.otherwise,
             "delay_seconds": run.after.delay.total_seconds(),
         },
-        "awaited": run.callback_url is not None,
+        "awaited": run.callback_url is not None or run.step is not None,
         "created_at": now,
     }

@@ -1,0 +1,1 @@
+"""Durable functions: ordinary Python whose awaited steps are recorded, so that it goes on where it stopped."""
