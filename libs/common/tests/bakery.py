@@ -121,6 +121,11 @@ def bakery_tasks() -> tuple[Tasks, dict[str, Any]]:  # noqa: C901, PLR0915 - a l
             return "too late"
 
     @tasks.workflow()
+    async def hold_both(*, flow: Workflow) -> list[str | None]:
+        """Wait for two that are held."""
+        return list((await flow.gather([flow.step(hold, "a"), flow.step(hold, "b")])).results)
+
+    @tasks.workflow()
     async def stumble(why: str, *, flow: Workflow) -> str:
         """Fail with a step, and go on."""
         try:
@@ -208,6 +213,7 @@ def bakery_tasks() -> tuple[Tasks, dict[str, Any]]:  # noqa: C901, PLR0915 - a l
         "reserve": reserve, "release": release, "charge": charge, "refund": refund, "ship": ship,
         "call_back": call_back, "deliver": deliver, "deliver_surely": deliver_surely, "deliver_badly": deliver_badly,
         "make": make, "make_all": make_all, "make_tomorrow": make_tomorrow, "sell": sell, "ask": ask, "hurry": hurry,
+        "hold_both": hold_both,
         "stumble": stumble, "make_by_others": make_by_others, "mix": mix, "bake": bake, "refuse": refuse, "hold": hold,
     }  # fmt: skip
 

@@ -219,3 +219,34 @@ async def test_what_cannot_be_forked_says_why(platform):
     ]:
         with pytest.raises(kind, match=told):
             await platform.ledger.forks.fork(run, ADA, from_step=from_step)
+
+
+@pytest.mark.real("of two transactions that meet at one row")
+@pytest.mark.parametrize("transport", ["postgres"])
+@pytest.mark.usefixtures("service")
+async def test_no_end_is_missed_when_two_processes_tell_one_workflow_at_once(platform, bakery):
+    run = await submit(platform, "hold_both")
+    await waiting(platform, run)
+    steps = await children(platform, run)
+    async with platform.ledger.transaction() as connection:
+        # Somebody else is about to tell it of an end, and has the row.
+        await connection.execute("update carillon.runs_live set told = told + 1 where id = $1", run)
+        await connection.execute(
+            "update carillon.steps set outcome = 'completed', result = '\"a\"', ended_at = now() "
+            "where workflow_id = $1 and seq = 1",
+            run,
+        )
+        bakery.gate.set()
+        await eventually(lambda: someone_waits_for(connection), within=20)
+
+    assert (await ended(platform, run))["result"] == ["a", "b"]
+    assert len(steps) == 2
+
+
+async def someone_waits_for(connection: Any) -> bool:
+    mine = "select pg_backend_pid()"
+    return bool(
+        await connection.fetchval(
+            f"select exists(select from pg_stat_activity where ({mine}) = any(pg_blocking_pids(pid)))"
+        )
+    )

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from carillon.ledger.statements.accept import EVENT_ARRAYS, EVENT_COLUMNS, accepting, recording
-from carillon.ledger.statements.rows import DELIVERY, NOT_HELD, bury, taken_out, wake
+from carillon.ledger.statements.rows import DELIVERY, NOT_HELD, at, bury, taken_out, wake
 from carillon.ledger.statements.workflows import GIVEN, telling, woken
-
-
-def _at(place: str, ids: str) -> str:
-    """What the array in `place` has for the run `r`, where `ids` are the ids of the batch, sorted.
-
-    By halving (`width_bucket`), and not by a join with the batch (decision 0018): that leaves the planner, whose
-    statistics know little of a table that is full now and was empty a moment ago, an order in which each run is
-    compared with each of the batch, or in which all that run are looked at.
-    """
-    return f"({place})[width_bucket(r.id, {ids}::uuid[])]"
-
 
 #: Fenced: only the attempt that the ledger expects, only for one worker, and nothing that is paused, or was let in and
 #: has to be let in again. A worker may ask again, because it cannot know whether a start was committed whose answer was
 #: lost with the connection.
 START = f"""
 update carillon.runs_live r set state = 'running', started_at = now(), worker_id = $3
-where r.id = any($1::uuid[]) and r.attempt = {_at("$2::int[]", "$1")}
+where r.id = any($1::uuid[]) and r.attempt = {at("$2::int[]", "$1")}
   and (r.state in ('queued', 'retrying') and not r.gated and {NOT_HELD}
        and (r.expires_at is null or r.expires_at > now())
        or r.state = 'running' and r.worker_id = $3)
@@ -78,9 +67,9 @@ from unnest(array[3, 2, 1, 0]::smallint[]) as p(priority) cross join lateral (
 """
 
 _ATTEMPT, _STATE, _RESULT, _ERROR, _LOG = (
-    _at(place, "$2") for place in ("$3::int[]", "$4::text[]", "$5::text[]", "$6::text[]", "$7::text[]")
+    at(place, "$2") for place in ("$3::int[]", "$4::text[]", "$5::text[]", "$6::text[]", "$7::text[]")
 )
-_OUTCOME, _RUN_AT, _UNCOUNTED = (_at(place, "$2") for place in ("$8::text[]", "$9::timestamptz[]", "$10::int[]"))
+_OUTCOME, _RUN_AT, _UNCOUNTED = (at(place, "$2") for place in ("$8::text[]", "$9::timestamptz[]", "$10::int[]"))
 #: What may end here: the attempt that the ledger expects, from the worker that runs it.
 _CURRENT = f"r.id = any($2::uuid[]) and r.attempt = {_ATTEMPT} and r.state = 'running' and r.worker_id = $1"
 _IS_RETRIED = f"{_STATE} in ('queued', 'retrying')"
@@ -184,5 +173,5 @@ def finishing(*, says: bool, steps: bool, give: bool) -> str:
 
 #: How far attempts are ($4), fenced like their ends: what reports too late changes nothing.
 PROGRESS = f"""
-update carillon.runs_live r set progress = {_at("$4::text[]", "$2")}::jsonb where {_CURRENT}
+update carillon.runs_live r set progress = {at("$4::text[]", "$2")}::jsonb where {_CURRENT}
 """

@@ -22,6 +22,16 @@ TODAY = "(now() at time zone 'UTC')::date"
 NOT_HELD = "not array[r.domain, r.task] && (select coalesce(array_agg(name), '{}') from carillon.holds)"
 
 
+def at(place: str, ids: str) -> str:
+    """What the array in `place` has for the run `r`, where `ids` are the ids of the batch, sorted.
+
+    By halving (`width_bucket`), and not by a join with the batch (decision 0018): that leaves the planner, whose
+    statistics know little of a table that is full now and was empty a moment ago, an order in which each run is
+    compared with each of the batch, or in which all that run are looked at.
+    """
+    return f"({place})[width_bucket(r.id, {ids}::uuid[])]"
+
+
 def gate_of(domain: str) -> str:
     """What is notified of runs of a domain that have to be let in; everything else of it, by the domain's own name."""
     return f"{domain} gate"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from carillon.ledger.statements.accept import accepting
-from carillon.ledger.statements.rows import DELIVERY, wake
+from carillon.ledger.statements.rows import DELIVERY, at, wake
 
 _NEW_STEP = {
     "workflow_id": "uuid",
@@ -53,7 +53,7 @@ def rousing(*, give: bool = False) -> str:
 counted as (
     select workflow_id as id, count(*)::int as number from told group by workflow_id
 ), locked as (
-    select r.id from carillon.runs_live r where r.id in (select id from counted) order by r.id for update
+    select r.id from counted c join carillon.runs_live r on r.id = c.id order by r.id for update of r
 ), roused as (
     update carillon.runs_live r set told = coalesce(r.told, 0) + c.number, {given}
         state = case when {_GOES_ON} then 'queued' else r.state end,
@@ -92,19 +92,17 @@ PARK = f"""
 with parked as (
     update carillon.runs_live r set attempt = r.attempt + 1, uncounted = r.uncounted + 1, worker_id = null,
         dispatched_at = null, gated = r.gate is not null, run_at = now(), expires_at = null,
-        told = coalesce(r.told, 0), wake_at = p.wake_at, origin = coalesce(r.origin, p.origin::jsonb),
-        state = case when coalesce(r.told, 0) >= p.wake_at or (r.cancel is not null and not p.knows_cancel)
-            then 'queued' else 'pending' end
-    from unnest($2::uuid[], $3::int[], $4::int[], $5::boolean[], $6::text[])
-        as p(id, attempt, wake_at, knows_cancel, origin)
-    where r.id = p.id and r.attempt = p.attempt and r.state = 'running' and r.worker_id = $1
+        told = coalesce(r.told, 0), wake_at = {at("$4::int[]", "$2")}, origin = {at("$6::text[]", "$2")}::jsonb,
+        state = case when coalesce(r.told, 0) >= {at("$4::int[]", "$2")}
+            or (r.cancel is not null and not {at("$5::boolean[]", "$2")}) then 'queued' else 'pending' end
+    where r.id = any($2::uuid[]) and r.attempt = {at("$3::int[]", "$2")} and r.state = 'running' and r.worker_id = $1
     returning r.id, r.domain, r.state, r.run_at, r.dispatched_at, r.gated, r.gate, r.created_at
 ), issued as (
     insert into carillon.steps (workflow_id, seq, domain, kind, name, digest, saw, at, run_id, due_at, match, fields,
         wanted, since)
     select n.workflow_id, n.seq, p.domain, n.kind, n.name, n.digest, string_to_array(n.saw, ',')::int[], n.at,
         n.run_id, n.due_at, m.match, m.fields, m.wanted, p.created_at
-    from unnest({", ".join(f"${7 + at}::{kind}[]" for at, kind in enumerate(_NEW_STEP.values()))})
+    from unnest({", ".join(f"${7 + place}::{kind}[]" for place, kind in enumerate(_NEW_STEP.values()))})
         as n({", ".join(_NEW_STEP)})
     join parked p on p.id = n.workflow_id
     left join lateral (
