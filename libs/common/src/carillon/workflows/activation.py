@@ -18,10 +18,8 @@ from uuid import UUID
 from carillon.errors import DivergedError, OutsideWorkflowError, StepCancelledError, StepFailedError, StuckError
 from carillon.ledger.records import NewRun
 from carillon.workflows.loop import WorkflowLoop, WorkflowTimer
-from carillon.workflows.records import CANCELLATION, History, Kind, NewStep, Step
+from carillon.workflows.records import CANCELLATION, MOST_STEPS, History, Kind, NewStep, Step
 
-#: A workflow of more steps reads too much each time it goes on; its parts can be workflows of their own.
-MOST_STEPS = 10_000
 _GOOD = frozenset({"completed", "partial"})
 
 #: Makes of a step's result, as it is recorded, what the code gets.

@@ -8,6 +8,7 @@ import { runAgain } from "./run-again.js";
 import { attempts, life } from "./run-life.js";
 import { afterwards, needs, now } from "./run-now.js";
 import { count, element, ENDED, moment, now as clock, state, took } from "./shared.js";
+import { steps } from "./workflow.js";
 
 const POLL_MS = 1000;
 const AWAY_MS = 4000;
@@ -17,6 +18,7 @@ const id = decodeURIComponent(location.pathname.split("/").pop());
 const api = `/api/v1/runs/${encodeURIComponent(id)}`;
 const PRIORITIES = ["low", "normal", "high", "urgent"];
 let changes = [];
+let graph = null;
 let known = "";
 
 const part = (name, data, make) => {
@@ -27,7 +29,8 @@ const part = (name, data, make) => {
 function show(run) {
   document.title = `${run.task} · ${run.status} · Carillon`;
   draw("head", [run.task, run.status, run.settled_at, Boolean(run.cancel)], () => head(run));
-  part("now", [run, changes], now);
+  part("now", [run, changes, graph?.waits_for], now);
+  part("steps", graph, () => graph && steps(graph, look));
   part("facts", run, facts);
   part("error", run.error, (error) => error && card("", "Error", error.type, element("p", { class: "empty fault" }, error.message), error.traceback ? element("pre", { class: "trace", id: "trace", tabindex: "0" }, error.traceback) : null));
   part("args", run.args, (args) => card("half", "Arguments", null, json(args, "args-json")));
@@ -35,7 +38,7 @@ function show(run) {
   part("attempts", [run.attempts, run.status, run.attempt, run.worker], () => card("", "Attempts", run.lost ? `${count(run.lost, "worker", "workers")} lost` : null, attempts(run)));
   part("life", [changes, run.attempts, run.worker], () => card("half", "Life", null, life([changes, run])));
   part("after", [run.after, run.needs], () => run.after && card("half", "After", afterwards(run.after), needs(run.needs)));
-  part("chain", [run.cause, run.said, run.parent_id, run.children, run.replay_of, run.replays], () => card("half", "Chain", "what caused it, and what it caused", lineage(run)));
+  part("chain", [run.cause, run.said, run.parent_id, run.is_workflow ? 0 : run.children, run.replay_of, run.replays], () => card("half", "Chain", "what caused it, and what it caused", lineage(run)));
 }
 
 function head(run) {
@@ -106,6 +109,7 @@ async function once() {
     changes = (await read(`${api}/history`)).data?.changes ?? changes;
     known = changed;
   }
+  if (run.is_workflow) graph = (await read(`/api/v1/workflows/${encodeURIComponent(id)}/graph`)).data ?? graph;
   show(run);
   const related = [...run.said.flatMap((said) => said.answers), ...run.children, ...run.replays];
   const open = !ENDED.has(run.status) || related.some((other) => !ENDED.has(other.state));
