@@ -8,6 +8,7 @@ import typer
 
 from carillon.cli import acting
 from carillon.cli.runs import runs
+from carillon.cli.workflows import approvals, workflows
 
 # Each command imports its module when it is used: `carillon serve` need not load the doctor.
 app = typer.Typer(
@@ -88,6 +89,8 @@ def verify(
 
 
 app.add_typer(runs, name="runs")
+app.add_typer(workflows, name="workflows")
+app.command()(approvals)
 app.add_typer(acting.dead_letters, name="dead-letters")
 app.add_typer(acting.keys, name="keys")
 for command in (acting.submit, acting.bulk, acting.pause, acting.resume, acting.holds):

@@ -2,6 +2,7 @@
 
 import { act } from "./dialogs.js";
 import { button } from "./parts.js";
+import { element } from "./shared.js";
 
 const WORDS = {
   approval: { yes: "Approve", no: "Refuse", text: "The workflow goes on with your answer, and is told why." },
@@ -11,15 +12,16 @@ const WORDS = {
 // The buttons for an open step; `decided` is called when one of them did something.
 export function decisionButtons(step, decided) {
   const words = WORDS[step.kind];
-  const one = (approve) => button(`decide-${step.workflow_id}-${step.seq}-${approve ? "yes" : "no"}`, approve ? words.yes : words.no, () => decide(step, approve, decided), { class: approve ? "primary" : "danger", "aria-label": `${approve ? words.yes : words.no}: ${step.question}` });
+  const one = (approve) => button(`decide-${step.workflow_id}-${step.seq}-${approve ? "yes" : "no"}`, approve ? words.yes : words.no, () => decide(step, approve, decided), { class: approve ? "primary" : "danger", "aria-label": `${approve ? words.yes : words.no}: step ${step.seq}` });
   return [one(true), one(false)];
 }
 
 async function decide(step, approve, decided) {
   const words = WORDS[step.kind];
   const done = await act({
-    title: step.question,
+    title: approve ? words.yes : words.no,
     text: words.text,
+    parts: [element("p", { class: "strong" }, step.question)],
     verb: approve ? words.yes : words.no,
     danger: !approve,
     path: `/api/v1/workflows/${encodeURIComponent(step.workflow_id)}/steps/${step.seq}/decision`,

@@ -7,7 +7,7 @@ import { button, card, complain, draw, empty, fact, json, place, repeat } from "
 import { runAgain } from "./run-again.js";
 import { attempts, life } from "./run-life.js";
 import { afterwards, needs, now } from "./run-now.js";
-import { count, element, ENDED, moment, now as clock, state, took } from "./shared.js";
+import { between, count, element, ENDED, moment, now as clock, span, state, took } from "./shared.js";
 import { steps } from "./workflow.js";
 
 const POLL_MS = 1000;
@@ -85,8 +85,9 @@ function facts(run) {
   const labels = Object.entries(run.labels).map(([name, value]) => `${name}: ${value}`).join(", ");
   return card("", "Facts", null, element("dl", { class: "facts" },
     fact("Domain", element("a", { id: "domain", href: `/runs?domain=${encodeURIComponent(run.domain)}` }, run.domain)), fact("Submitted by", run.actor), fact("Accepted", moment(run.created_at)),
-    ENDED.has(run.status) || run.started_at ? fact("Took", took(run)) : fact("Due", moment(run.run_at, "in")),
-    fact("Attempt", run.attempt), fact("Priority", PRIORITIES[run.priority] ?? run.priority),
+    run.is_workflow ? fact(run.finished_at ? "Took" : "For", run.finished_at ? span(between(run.created_at, run.finished_at)) : moment(run.created_at, "for"))
+      : ENDED.has(run.status) || run.started_at ? fact("Took", took(run)) : fact("Due", moment(run.run_at, "in")),
+    run.is_workflow ? null : fact("Attempt", run.attempt), fact("Priority", PRIORITIES[run.priority] ?? run.priority),
     run.worker ? fact("Worker", element("a", { id: "worker", href: `/runs?worker=${encodeURIComponent(run.worker_id)}` }, run.worker)) : null,
     run.expires_at ? fact("Expires", moment(run.expires_at, "in")) : null,
     run.deadline_at ? fact("Deadline", moment(run.deadline_at, "in")) : null,

@@ -1,7 +1,7 @@
 // The graph of a workflow: a box for each step, or for many of one kind, in layers, with lines to what they came after.
 
 import { decisionButtons } from "./decide.js";
-import { card, shape } from "./parts.js";
+import { card, mix, shape } from "./parts.js";
 import { count, element, moment, span, state } from "./shared.js";
 
 const KINDS = { task: "run", sleep: "sleep", event: "event", approval: "approval", repair: "repair", rest: "in between" };
@@ -13,17 +13,18 @@ const TALL = 40;
 // The card with the graph; `decided` is called when somebody has decided about a step.
 export function steps(graph, decided) {
   const all = Object.values(graph.counts).reduce((sum, number) => sum + number, 0);
-  const made = card("workflow", "Steps", all ? told(graph.counts) : "", notes(graph), all ? drawing(graph, decided) : element("p", { class: "empty" }, "It has asked for none yet."));
-  return made;
+  return card("workflow", "Steps", all ? told(graph.counts) : "", notes(graph), all ? drawing(graph, decided) : element("p", { class: "empty" }, "It has asked for none yet."));
 }
 
 function notes(graph) {
   const changes = graph.code_changes.map((change) => element("p", { class: "told again" }, `From step ${change.step} on it went on in changed code (${change.code}).`));
-  return element("div", { class: "notes" }, graph.waits_for ? element("p", { class: "told" }, `${graph.waits_for}.`) : null, ...changes);
+  return changes.length ? element("div", { class: "notes" }, ...changes) : null;
 }
 
-export function told(counts) {
-  return ORDER.filter((name) => counts[name]).map((name) => `${counts[name].toLocaleString("en")} ${name}`).join(" · ");
+const present = (counts) => ORDER.filter((name) => counts[name]);
+
+function told(counts) {
+  return present(counts).map((name) => `${counts[name].toLocaleString("en")} ${name}`).join(" · ");
 }
 
 function drawing(graph, decided) {
@@ -41,7 +42,7 @@ function connect(lines, place, boxes) {
   const whole = lines.parentElement.getBoundingClientRect();
   const at = new Map([...place.querySelectorAll("[data-box]")].map((box) => [Number(box.dataset.box), box.getBoundingClientRect()]));
   lines.setAttribute("viewBox", `0 0 ${whole.width} ${whole.height}`);
-  lines.replaceChildren(...boxes.flatMap((box) => box.after.filter((first) => at.has(first)).map((first) => edge(at.get(first), at.get(box.first), whole))));
+  lines.replaceChildren(...boxes.flatMap((box) => box.after.filter((first) => at.has(first)).flatMap((first) => edge(at.get(first), at.get(box.first), whole))));
 }
 
 function edge(from, to, whole) {
@@ -54,7 +55,7 @@ function edge(from, to, whole) {
 function boxed(box, graph, decided) {
   const from = box.after.length ? element("span", { class: "unseen" }, ` after ${box.after.map((first) => `step ${first}`).join(", ")}`) : null;
   const one = box.step;
-  return element("li", { class: `step ${one ? mood(one) : "many"}`, "data-box": box.first },
+  return element("li", { class: `step ${one ? mood(one) : `many ${moods(box.counts)}`}`, "data-box": box.first },
     element("span", { class: "step-head" }, element("span", { class: "sub" }, `${where(box)} · ${KINDS[box.kind] ?? box.kind}`, from), one ? badge(one) : element("span", { class: "strong number" }, `× ${total(box).toLocaleString("en")}`)),
     one ? single(one, graph, decided) : many(box, graph));
 }
@@ -62,6 +63,9 @@ function boxed(box, graph, decided) {
 const where = (box) => (box.first === box.last ? box.first : `${box.first}–${box.last}`);
 const total = (box) => Object.values(box.counts).reduce((sum, number) => sum + number, 0);
 const mood = (step) => (step.state === "waiting" && ["approval", "repair"].includes(step.kind) ? "asks" : step.state);
+
+// Of many steps the worst that is to be seen at once, and else how most of them are.
+const moods = (counts) => ["failed", "retrying", "running"].find((name) => counts[name]) ?? present(counts).sort((one, other) => counts[other] - counts[one])[0];
 
 // What somebody decided is told in the word that they chose.
 function badge(step) {
@@ -98,15 +102,5 @@ function many(box, graph) {
   const runs = (more = "") => `/runs?parent=${graph.workflow_id}&task=${encodeURIComponent(box.name)}${more}`;
   const name = box.kind === "task" ? element("a", { id: `step-${box.first}`, class: "strong", href: runs() }, box.name) : element("span", { class: "strong" }, box.kind === "sleep" ? "Sleep" : box.name);
   const failed = box.kind === "task" && box.counts.failed ? element("a", { id: `failed-${box.first}`, class: "sub fault", href: runs("&state=failed") }, `see the ${count(box.counts.failed, "that failed", "that failed").replace(/^1 /, "one ")}`) : null;
-  return [element("span", { class: "step-name" }, name), mix(box.counts, total(box)), element("span", { class: "sub" }, told(box.counts)), failed];
-}
-
-function mix(counts, all) {
-  let from = 0;
-  const bars = ORDER.filter((name) => counts[name]).map((name) => {
-    const bar = shape("rect", { class: name, x: from, y: 0, width: (100 * counts[name]) / all, height: 7 });
-    from += (100 * counts[name]) / all;
-    return bar;
-  });
-  return shape("svg", { class: "mix", viewBox: "0 0 100 7", preserveAspectRatio: "none", "aria-hidden": "true" }, ...bars);
+  return [element("span", { class: "step-name" }, name), mix(box.counts, present(box.counts)), element("span", { class: "sub" }, told(box.counts)), failed];
 }
