@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -114,6 +115,11 @@ async def tower(settings, gateway) -> AsyncIterator[Ringers]:
             return "tower.peal" in {task["name"] for task in (await gateway.get("/api/v1/tasks"))["tasks"]}
 
         await eventually(known)
+        # A gateway that answers for the first time takes long, and a page that waited long asks again much later.
+        run = await gateway.submit("tower.toll", args={"bell": "great"})
+        await gateway.ended(run)
+        for path in (f"runs/{run}/history", f"workflows/{run}/graph", "approvals"):
+            await gateway.get(f"/api/v1/{path}")
         yield ringers
 
 
@@ -270,6 +276,24 @@ async def test_who_decides_too_late_is_told(operator, gateway):
 
     await expect(page.get_by_role("alert").last).to_contain_text("was decided by local already")
     await page.keyboard.press("Escape")
+
+
+async def test_a_workflow_that_ended_is_forked_from_a_step(operator, gateway):
+    operator.may_be_refused = True
+    run = await asked(gateway)
+    await gateway.post(f"/api/v1/workflows/{run}/steps/2/decision", {"approve": False})
+    await gateway.ended(run)
+    page = await operator.open(f"/runs/{run}")
+
+    await page.get_by_role("button", name="Fork").click()
+    await page.get_by_label("From step").fill("4")
+    await confirm(page, "Fork")
+    await expect(page.get_by_label("From step")).not_to_have_attribute("aria-invalid", "true")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("tower.ask")
+    await expect(page).not_to_have_url(re.compile(run))
+
+    await expect(boxes(page).nth(1).locator(".state")).to_have_text("refused")
+    await expect(card(page, "Chain")).to_contain_text("repeats")
 
 
 @pytest_asyncio.fixture(loop_scope="module")

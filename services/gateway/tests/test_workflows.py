@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +68,12 @@ async def peal(bell: str, *, flow: Workflow) -> None:
         await saga.step(crack, bell)
 
 
+@tasks.workflow()
+async def ask_twice(*, flow: Workflow) -> None:
+    """Ask two things at once."""
+    await asyncio.gather(flow.approval("Shall the great bell ring?"), flow.approval("Shall the small bell ring?"))
+
+
 @pytest.fixture(scope="module")
 def tower(gateway, settled_url, at_work):
     """The gateway, while the tower is at work."""
@@ -72,7 +84,8 @@ def tower(gateway, settled_url, at_work):
 
 
 def begun(gateway, task="tower.chime", **args):
-    run = gateway.post("/api/v1/tasks", {"task": task, "args": args or {"bells": ["great"]}}).json()["id"]
+    args = args or ({"bells": ["great"]} if task == "tower.chime" else {})
+    run = gateway.post("/api/v1/tasks", {"task": task, "args": args}).json()["id"]
     gateway.until(f"/api/v1/runs/{run}", lambda found: found["status"] == "pending" or found["finished_at"])
     return run
 
@@ -228,3 +241,119 @@ def test_a_repair_is_asked_for_and_decided_like_an_approval(tower):
     assert listed[0]["question"].startswith("tower.hush, which takes back tower.strike, failed. Try again?")
     assert decided.status_code == 200
     assert tower.ended(run)["status"] == "failed"
+
+
+@pytest.fixture
+def commanded(tower):
+    """Runs the command line against this gateway; gives the exit code and what was printed."""
+    settings = {"CARILLON_URL": tower.url, "CARILLON_KEY": tower.key}
+
+    def run(*words):
+        command = [Path(sys.executable).with_name("carillon"), *words]
+        done = subprocess.run(
+            command, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=60
+        )
+        return done.returncode, done.stdout or done.stderr
+
+    return run
+
+
+def test_the_command_line_lists_what_is_asked_and_approves_it(tower, commanded):
+    run = begun(tower)
+
+    code, listed = commanded("approvals", "--limit", "500", "--json")
+    done = commanded("workflows", "approve", run, "--reason", "it is noon")
+
+    assert code == 0
+    assert run in {json.loads(line)["workflow_id"] for line in listed.splitlines()}
+    assert done == (0, f"Step 1 of {run} is approved; the workflow goes on.\n")
+    assert tower.ended(run)["result"] == 1
+    (entry,) = tower.fetch("select action, reason from carillon.audit where subject = $1", run)
+    assert tuple(entry) == ("workflow.approved", "it is noon")
+
+
+def test_the_command_line_refuses_a_step_by_its_number(tower, commanded):
+    run = begun(tower)
+
+    assert commanded("workflows", "refuse", run, "--step", "1")[0] == 0
+    assert tower.ended(run)["result"] == 0
+
+
+def test_the_command_line_says_what_cannot_be_decided(tower, commanded):
+    asks, ended = begun(tower, "tower.ask_twice"), begun(tower)
+    tower.post(f"/api/v1/runs/{ended}/cancel", {})
+    tower.ended(ended)
+
+    several = commanded("workflows", "approve", asks)
+    nothing = commanded("workflows", "approve", ended)
+    wrong = commanded("workflows", "approve", asks, "--step", "9")
+
+    assert several[0] == 2
+    assert "asks several things; name one with --step: 1, 2." in several[1]
+    assert nothing[0] == 1
+    assert "asks nothing" in nothing[1]
+    assert wrong[0] == 1
+    assert "has no step 9" in wrong[1]
+
+
+def refused_chime(gateway):
+    """A workflow that was refused, and has ended."""
+    run = begun(gateway)
+    decide(gateway, run, approve=False)
+    gateway.ended(run)
+    return run
+
+
+def test_a_fork_goes_on_from_a_step_as_a_run_of_its_own_once(tower):
+    run = refused_chime(tower)
+
+    first, again = (tower.post(f"/api/v1/workflows/{run}/fork", {"step": 1, "reason": "now"}) for _ in range(2))
+
+    made = first.json()
+    assert (first.status_code, first.headers["location"]) == (202, made["status_url"])
+    assert (made["fork_of"], made["task"], made["created"]) == (run, "tower.chime", True)
+    assert again.json() == made | {"created": False}
+    tower.until(f"/api/v1/runs/{made['run_id']}", lambda found: found["status"] == "pending")
+    assert decide(tower, made["run_id"], approve=True).status_code == 200
+    assert tower.ended(made["run_id"])["result"] == 1
+    assert tower.ended(made["run_id"])["replay_of"] == run
+    entries = tower.fetch("select action, reason from carillon.audit where subject = $1 order by seq", run)
+    assert [tuple(entry) for entry in entries][-1] == ("workflow.forked", "now")
+
+
+def test_a_fork_keeps_the_steps_before(tower):
+    run = begun(tower)
+    decide(tower, run, approve=True)
+    tower.ended(run)
+
+    made = tower.post(f"/api/v1/workflows/{run}/fork", {"step": 2}).json()["run_id"]
+
+    assert tower.ended(made)["result"] == 1
+    asked, struck = tower.http.get(f"/api/v1/workflows/{made}").json()["steps"]
+    assert (asked["kind"], asked["result"]["by"]) == ("approval", "local")
+    assert struck["run_id"] != tower.http.get(f"/api/v1/workflows/{run}").json()["steps"][1]["run_id"]
+
+
+def test_what_cannot_be_forked_is_refused_with_the_reason(tower):
+    lives, ended = begun(tower), refused_chime(tower)
+    plain = tower.post("/api/v1/tasks", {"task": "tower.strike", "args": {"bell": "great"}}).json()["id"]
+    tower.ended(plain)
+
+    answers = [
+        tower.post(f"/api/v1/workflows/{run}/fork", body)
+        for run, body in ((lives, {}), (plain, {}), (NOBODY, {}), (ended, {"step": 9}), (ended, {"step": 0}))
+    ]
+
+    assert [answer.status_code for answer in answers] == [409, 409, 404, 422, 422]
+    assert "has not ended" in answers[0].json()["detail"]
+    assert answers[3].json()["errors"][0]["pointer"] == "/step"
+    assert tower.http.post(f"/api/v1/workflows/{ended}/fork").status_code == 401
+
+
+def test_the_command_line_forks(tower, commanded):
+    run = refused_chime(tower)
+
+    code, told = commanded("workflows", "fork", run, "--step", "1")
+
+    (made,) = tower.http.get(f"/api/v1/runs/{run}").json()["replays"]
+    assert (code, told) == (0, f"{run} goes on from a step of it as {made['id']}.\n")

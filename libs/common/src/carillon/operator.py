@@ -168,6 +168,17 @@ class Operator:
         except NotFoundError as error:
             raise await self._undecidable(known, step) or error from None
 
+    async def fork(self, run: Named, step: int | None = None) -> Submitted:
+        """Run a workflow that has ended again from a step on, as a run of its own: what was before is not done again.
+
+        Without a step it is the first that did not go well, or where all did, what comes after the last. It goes on in
+        the code that there is now. Asking twice makes one, as of `replay`. Raises `RunStateError` where it has not
+        ended, or is no workflow, `InvalidArgumentsError` for a step that it cannot be forked from, and
+        `ReplayConflictError` as `replay` does.
+        """
+        known = (await self._known(run))["id"]
+        return await self._platform.ledger.forks.fork(known, self._actor, self._reason, from_step=step)
+
     async def _undecidable(self, run: UUID, step: int) -> CarillonError | None:
         """Why nobody can decide about a step."""
         workflow = await self._platform.history.workflow(run, after=step - 1, limit=1)

@@ -72,6 +72,7 @@ ROUTES = (
     workflows.show_graph,
     workflows.list_approvals,
     workflows.decide_step,
+    workflows.fork_workflow,
     dead_letters.list_dead_letters,
     dead_letters.list_group,
     dead_letters.show_message,

@@ -1,4 +1,4 @@
-"""What workflows ask people, on the command line: listed and decided by way of the gateway."""
+"""What people do with workflows on the command line, by way of the gateway: decide what they ask, and fork them."""
 
 from __future__ import annotations
 
@@ -54,6 +54,17 @@ def decide(workflow: str, step: int | None, reason: str | None, *, approve: bool
         body = {"approve": approve, "reason": reason}
         await gateway.post(f"workflows/{run}/steps/{seq}/decision", body)
         say(f"Step {seq} of {run} is {'approved' if approve else 'refused'}; the workflow goes on.")
+
+    return asked(do)
+
+
+def fork(workflow: str, step: int | None, reason: str | None) -> int:
+    """Run a workflow that has ended again from a step on."""
+
+    async def do(gateway: Gateway) -> None:
+        answer = await gateway.post(f"workflows/{run_id(workflow)}/fork", {"step": step, "reason": reason})
+        there = "" if answer["created"] else ", which was there already"
+        say(f"{workflow} goes on from a step of it as {answer['run_id']}{there}.")
 
     return asked(do)
 

@@ -55,6 +55,21 @@ def refuse(workflow: WorkflowId, *, step: Step = None, reason: Reason = None) ->
     _decide(workflow, step, reason, approve=False)
 
 
+@workflows.command()
+def fork(
+    workflow: WorkflowId,
+    *,
+    step: Annotated[
+        int | None, typer.Option(min=1, help="The first step that is done again; else the first that did not go well.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; the audit trail keeps it.")] = None,
+) -> None:
+    """Run a workflow that has ended again from a step on, as a run of its own."""
+    from carillon.cli.decisions import fork as fork_from  # noqa: PLC0415 - a command that is not used costs nothing
+
+    raise typer.Exit(fork_from(workflow, step, reason))
+
+
 def approvals(
     *,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, those first that wait longest.")] = 50,

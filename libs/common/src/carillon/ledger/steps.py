@@ -133,7 +133,7 @@ async def seen_workflow(
 ) -> SeenWorkflow | None:
     """The workflow that a run is, with its steps after a number; None for a run that is none."""
     async with engine.connect() as connection:
-        if run["origin"] is None and not await _all(connection, _IS_WORKFLOW, task=run["task"]):
+        if run["wake_at"] is None and not await _all(connection, _IS_WORKFLOW, task=run["task"]):
             return None
         wanted = min(limit, MOST_ROWS)
         rows = await _all(connection, _STEPS, workflow=run["id"], after=after, limit=wanted + 1)

@@ -16,7 +16,7 @@ from gateway.api.runs import SEARCH
 from gateway.api.schedules import NEWEST
 from gateway.api.selections import ACT, SELECT
 from gateway.api.steering import REPLAY
-from gateway.api.workflows import APPROVALS, DECISION, STEPS, WORKFLOWS
+from gateway.api.workflows import APPROVALS, DECISION, FORK, STEPS, WORKFLOWS
 from gateway.errors import KINDS
 from gateway.problems import MEDIA_TYPE
 from gateway.submissions import BATCH, KICK, SUBMIT
@@ -60,6 +60,7 @@ _WISHES: dict[tuple[str, str], dict[str, Any]] = {
         )
     },
     ("/api/v1/runs/{id}/replay", "post"): _json(REPLAY, args={"source": "platform"}, reason="the source is back"),
+    ("/api/v1/workflows/{id}/fork", "post"): _json(FORK, step=3, reason="the carrier is back"),
     ("/api/v1/dead-letters/{fingerprint}/replay", "post"): _json(REPLAY_GROUP, rate=10, canary=True, reason="mended"),
     ("/api/v1/dead-letters/{fingerprint}/discard", "post"): _json(DISCARD, reason="known, and harmless"),
     ("/api/v1/dead-letters/{fingerprint}/redeliver", "post"): _json(REDELIVER_GROUP, limit=1, reason="mended"),

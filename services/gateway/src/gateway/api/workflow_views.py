@@ -151,6 +151,16 @@ class DecidedStep(View, frozen=True, kw_only=True):
     approved: bool
 
 
+class ForkedWorkflow(View, frozen=True, kw_only=True):
+    """The run that goes on from a step of another. `created` is false when an earlier request made it."""
+
+    run_id: UUID
+    fork_of: UUID
+    task: str
+    created: bool
+    status_url: str
+
+
 def step_view(step: SeenStep) -> StepView:
     """A step; it says where its result is when that is large."""
     is_elsewhere = step.result_bytes is not None and step.run_id is not None

@@ -7,17 +7,20 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from litestar import get, post
+from litestar import Response, get, post
 
+from carillon.errors import InvalidArgumentsError
 from carillon.ledger.history import Cursor, SeenWorkflow, StepPlace
 from carillon.operator import Operator
 from carillon.platform import Platform
+from carillon.workflows.records import MOST_STEPS
 from gateway.api.requests import REASON, WHY, Asked, Bodies, operator_of, query, run_id
 from gateway.api.run_views import run_summary
 from gateway.api.runs import known_run
 from gateway.api.workflow_views import (
     DecidedStep,
     DecisionPage,
+    ForkedWorkflow,
     WorkflowDetails,
     WorkflowGraph,
     WorkflowPage,
@@ -26,7 +29,7 @@ from gateway.api.workflow_views import (
     workflow_graph,
 )
 from gateway.cursors import Cursors
-from gateway.errors import NOT_FOUND, ProblemError
+from gateway.errors import NOT_FOUND, Fault, ProblemError, invalid
 from gateway.filters import FILTERS, PAGED, search_of
 from gateway.submissions import checked
 
@@ -63,6 +66,19 @@ DECISION: dict[str, Any] = {
         "reason": {**WHY, "description": "Why; the workflow is told, and the audit trail keeps it."},
     },
     "required": ["approve"],
+}
+#: The body of `POST /api/v1/workflows/{id}/fork`, which may be empty.
+FORK: dict[str, Any] = {
+    **REASON,
+    "properties": {
+        "step": {
+            "description": "The first step that is done again; if not said, the first one that did not go well.",
+            "type": ["integer", "null"],
+            "minimum": 1,
+            "maximum": MOST_STEPS,
+        },
+        "reason": WHY,
+    },
 }
 #: What PostgreSQL's integer can hold.
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -129,6 +145,24 @@ async def decide_step(request: Asked, id: str, seq: str, platform: Platform, bod
     operator = Operator(platform, operator_of(request), body.get("reason"))
     await operator.decide(run, int(seq), approve=body["approve"])
     return DecidedStep(workflow_id=run, seq=int(seq), approved=body["approve"])
+
+
+@post("/api/v1/workflows/{id:str}/fork", status_code=202, tags=["Workflows"])
+async def fork_workflow(request: Asked, id: str, platform: Platform, bodies: Bodies) -> Response[ForkedWorkflow]:  # noqa: A002 - as above
+    """Run a workflow that has ended again from a step on, as a run of its own; what was before is not done again.
+
+    It goes on in the code that there is now. Asking twice makes one: while a fork or a replay lives, or when it
+    completed, it is the answer.
+    """
+    wishes, run = await bodies.wishes(request, FORK), run_id(id)
+    original = await known_run(platform, run)
+    try:
+        made = await Operator(platform, operator_of(request), wishes.get("reason")).fork(run, wishes.get("step"))
+    except InvalidArgumentsError as error:
+        raise invalid(Fault("/step", str(error))) from None
+    url = f"/api/v1/tasks/{made.id}/status"
+    answer = ForkedWorkflow(run_id=made.id, fork_of=run, task=original["task"], created=made.created, status_url=url)
+    return Response(answer, headers={"Location": url})
 
 
 async def _known(platform: Platform, run: UUID, *, after: int = 0, limit: int) -> SeenWorkflow:

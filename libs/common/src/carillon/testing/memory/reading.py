@@ -85,7 +85,7 @@ class MemoryHistory(History):
     async def workflow(self, id: UUID, *, after: int = 0, limit: int = MOST_ROWS) -> SeenWorkflow | None:  # noqa: A002
         """The workflow that a run is, with at most 500 of its steps, those after a number."""
         run = await self.run(id)
-        if run is None or (run["origin"] is None and "workflow" not in self._policy(run["task"])):
+        if run is None or (run["wake_at"] is None and "workflow" not in self._policy(run["task"])):
             return None
         rows = seen_rows(self._store, run)
         later = [row for row in rows if row["seq"] > after]

@@ -2,6 +2,7 @@
 
 import { read } from "./api.js";
 import { act } from "./dialogs.js";
+import { fork } from "./fork.js";
 import { lineage } from "./lineage.js";
 import { button, card, complain, draw, empty, fact, json, place, repeat } from "./parts.js";
 import { runAgain } from "./run-again.js";
@@ -28,7 +29,7 @@ const part = (name, data, make) => {
 
 function show(run) {
   document.title = `${run.task} · ${run.status} · Carillon`;
-  draw("head", [run.task, run.status, run.settled_at, Boolean(run.cancel)], () => head(run));
+  draw("head", [run.task, run.status, run.settled_at, Boolean(run.cancel), run.is_workflow], () => head(run));
   part("now", [run, changes, graph?.waits_for], now);
   part("steps", graph, () => graph && steps(graph, look));
   part("facts", run, facts);
@@ -56,6 +57,7 @@ function buttons(run) {
     run.status === "paused" ? button("resume", "Resume", () => steer("resume", "Resume this run", "It goes on as if it had not been paused.", "Resume"), { class: "primary" }) : null,
     !ENDED.has(run.status) ? button("cancel", "Cancel", () => steer("cancel", "Cancel this run", "What it submitted is cancelled with it. What waits ends at once; what executes is asked to stop.", "Cancel it", true), { class: "danger", disabled: run.cancel ? "" : null }) : null,
     run.status === "failed" && !run.settled_at ? button("settle", "Settle", () => steer("settle", "Settle this failure", "Nothing more has to be done about it: it leaves the dead letters.", "Settle")) : null,
+    run.is_workflow && ENDED.has(run.status) ? button("fork", "Fork", branch) : null,
     ["failed", "cancelled", "partial"].includes(run.status) ? button("again", "Run again", again, { class: "primary" }) : null,
   ];
 }
@@ -73,6 +75,11 @@ function tell(done) {
 
 async function again() {
   const made = await runAgain(id);
+  if (made) location.assign(`/runs/${made.run_id}`);
+}
+
+async function branch() {
+  const made = await fork(id, graph);
   if (made) location.assign(`/runs/${made.run_id}`);
 }
 
@@ -101,7 +108,7 @@ function facts(run) {
 }
 
 async function once() {
-  const answer = await read(api);
+  const [answer, seen] = await Promise.all([read(api), graph ? readGraph() : null]);
   if (answer.data === undefined) return refuse(answer);
   const run = answer.data;
   complainAway("");
@@ -110,12 +117,14 @@ async function once() {
     changes = (await read(`${api}/history`)).data?.changes ?? changes;
     known = changed;
   }
-  if (run.is_workflow) graph = (await read(`/api/v1/workflows/${encodeURIComponent(id)}/graph`)).data ?? graph;
+  if (run.is_workflow) graph = (seen ?? (await readGraph())).data ?? graph;
   show(run);
   const related = [...run.said.flatMap((said) => said.answers), ...run.children, ...run.replays];
   const open = !ENDED.has(run.status) || related.some((other) => !ENDED.has(other.state));
   return open || clock() - Date.parse(run.finished_at) < LINGER_MS ? POLL_MS : null;
 }
+
+const readGraph = () => read(`/api/v1/workflows/${encodeURIComponent(id)}/graph`);
 
 let away = false;
 
