@@ -236,8 +236,26 @@ async def test_a_step_that_its_workflow_outlived_waits_no_more(platform):
 
     assert (step.state, step.waits_for) == ("cancelled", None)
     assert await ada.approvals() == []
-    with pytest.raises(RunStateError, match="step 1 of the workflow"):
+    with pytest.raises(RunStateError, match="has ended, so there is nothing to decide"):
         await ada.decide(run, 1, approve=True)
+
+
+@pytest.mark.usefixtures("service")
+async def test_a_workflow_that_ended_is_forked_once_by_an_operator(platform):
+    run = await submit(platform, "ask", question="Shall we?")
+    await until(platform, run, "pending")
+    ada = get_operator(platform, by="ada", reason="asked again")
+    with pytest.raises(RunStateError, match="has not ended"):
+        await ada.fork(run)
+    await ada.decide(run, 1, approve=False)
+    await ended(platform, run)
+
+    first, again = await ada.fork(run, 1), await ada.fork(run, 1)
+
+    assert (first.created, again.created, again.id) == (True, False, first.id)
+    await until(platform, first.id, "pending")
+    await ada.decide(first.id, 1, approve=True)
+    assert (await ended(platform, first.id))["result"]["approved"] is True
 
 
 @pytest.mark.real(why="searches are questions to SQL")
