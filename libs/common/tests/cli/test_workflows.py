@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import asyncpg
@@ -12,6 +20,7 @@ import pytest
 
 from carillon.migrations import migrate
 
+CARILLON = Path(sys.executable).with_name("carillon")
 Asked = Callable[..., CompletedProcess[str]]
 WAITS, FAILED, PLAIN = (f"01900000-0000-7000-8000-00000000000{n}" for n in (1, 2, 3))
 ROWS = f"""
@@ -109,6 +118,34 @@ def test_a_failed_step_tells_its_attempts_and_why(asked) -> None:
 
 def test_a_graph_that_is_not_for_a_terminal_has_no_colours(asked) -> None:
     assert "\x1b" not in asked("workflows", "show", WAITS).stdout
+
+
+def in_terminal(env: dict[str, str], columns: int) -> str:
+    """What the command writes to a terminal of that width."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, columns))
+    command = [CARILLON, "workflows", "show", WAITS]
+    subprocess.run(command, env=env | {"TERM": "xterm-256color"}, stdout=theirs, check=True, timeout=60)
+    os.close(theirs)
+    written = b""
+    with suppress(OSError):
+        # Linux says EIO where nobody has the other end any more.
+        while part := os.read(ours, 65536):
+            written += part
+    os.close(ours)
+    return written.decode()
+
+
+def test_a_graph_fits_a_narrow_terminal_in_colour_or_without(place, url: str) -> None:
+    env = place.env | {"DATABASE_URL": url}
+
+    coloured, plain = in_terminal(env, 40), in_terminal(env | {"NO_COLOR": "1"}, 40)
+
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured.splitlines()]
+    assert max(map(len, lines)) <= 40
+    assert "├ 2-1001 x 1,000 shop.pack" in lines
+    assert "\x1b[33mwaiting" in coloured
+    assert "33m" not in plain
 
 
 def test_a_workflow_as_json_has_every_step(asked) -> None:
