@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from carillon.ledger.graph import MOST_BOXES, MOST_SINGLE, REST, Box, graph
@@ -58,7 +59,7 @@ def test_a_fan_out_of_which_few_go_at_once_is_still_one_box():
 
 
 def test_what_somebody_decides_is_never_folded():
-    assert len(graph(steps(*[("Shall we?", [])] * 30, kind="approval"))) == 30
+    assert len(graph(steps(*[("Shall we?", [])] * 250, kind="approval", state="waiting"))) == 250
 
 
 def test_a_cancellation_is_no_step():
@@ -75,6 +76,16 @@ def test_a_graph_has_a_bound_and_the_middle_of_a_longer_one_is_a_box():
     assert sum(sum(box.counts.values()) for box in boxes) == 1000
     assert (rest.first, rest.last, list(rest.after)) == (101, 901, [100])
     assert list(boxes[101].after) == [101]
+
+
+def test_what_somebody_has_to_decide_is_a_box_also_in_the_middle_of_a_long_graph():
+    chain = steps(*[(f"step {seq}", [seq] if seq else []) for seq in range(1000)])
+    chain[499] = replace(chain[499], kind="approval", state="waiting")
+
+    boxes = graph(chain)
+
+    (asked,) = (box for box in boxes if box.kind == "approval")
+    assert (asked.first, asked.step, len(boxes)) == (500, chain[499], MOST_BOXES + 1)
 
 
 def test_ten_thousand_steps_and_their_fan_in_cost_no_more_than_their_number():

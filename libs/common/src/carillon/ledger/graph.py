@@ -11,8 +11,9 @@ from carillon.ledger.steps import DECIDED, SeenStep
 
 #: So many steps of one name, side by side or one after the other, are shown one by one; more are one box.
 MOST_SINGLE = 6
-#: No graph has more boxes: those in the middle are one.
+#: No graph has more boxes: those in the middle are one, but for so many at which somebody has to decide.
 MOST_BOXES = 200
+MOST_ASKED = 100
 #: The kind of the box that has those.
 REST = "rest"
 
@@ -91,8 +92,12 @@ def _bounded(parts: list[list[SeenStep]]) -> list[list[SeenStep]]:
     if len(parts) <= MOST_BOXES:
         return parts
     half = MOST_BOXES // 2
-    middle = sorted((step for part in parts[half : 1 - half] for step in part), key=lambda step: step.seq)
-    return [*parts[:half], middle, *parts[1 - half :]]
+    inner = parts[half : 1 - half]
+    asked = [part for part in inner if part[0].kind in DECIDED and part[0].state == "waiting"][:MOST_ASKED]
+    shown = {part[0].seq for part in asked}
+    rest = sorted((step for part in inner for step in part if step.seq not in shown), key=lambda step: step.seq)
+    middle = [*asked, rest] if rest else asked
+    return sorted([*parts[:half], *middle, *parts[1 - half :]], key=lambda part: part[0].seq)
 
 
 def _depth(part: Sequence[SeenStep], depths: Mapping[int, int]) -> int:

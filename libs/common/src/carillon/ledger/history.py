@@ -136,7 +136,7 @@ class History:
         return None if run is None else await seen_workflow(self._engine, run, after=after, limit=limit)
 
     async def graph(self, workflow: UUID) -> list[Box]:
-        """The steps of a workflow as boxes, at most 200, many of one kind in one; see `carillon.ledger.graph`."""
+        """The steps of a workflow as boxes, at most 300, many of one kind in one; see `carillon.ledger.graph`."""
         return graph(await all_steps(self._engine, workflow, MOST_STEPS))
 
     async def workflows(self, search: Search) -> list[Row]:

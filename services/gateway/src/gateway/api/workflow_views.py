@@ -101,7 +101,7 @@ class BoxView(View, frozen=True, kw_only=True):
 
 
 class WorkflowGraph(View, frozen=True, kw_only=True):
-    """The graph of a workflow, of at most 200 boxes."""
+    """The graph of a workflow, of at most 300 boxes."""
 
     workflow_id: UUID
     waits_for: str | None
