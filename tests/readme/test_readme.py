@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -320,6 +321,29 @@ async def test_the_policies_that_the_readme_declares_hold(tmp_path, monkeypatch)
     assert (answer["value"], answer["source"], answer["degraded"]) == ("yes, ada", "bank", False)
 
 
+async def test_the_workflow_that_the_readme_writes_waits_for_all_that_it_says(tmp_path, monkeypatch):
+    (tmp_path / "selling.py").write_text(PYTHON[7])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "selling", raising=False)
+    from selling import OrderPacked, sell, tasks
+
+    async with Rehearsal(tasks) as rehearsal:
+        sold = await sell.kiq("order-17", 500)
+        await rehearsal.settle()
+        await rehearsal.hear(OrderPacked(order="order-17"))
+        await rehearsal.settle()
+        (asked,) = rehearsal.decisions()
+        await rehearsal.decide(asked, approved=True)
+        await rehearsal.advance(timedelta(hours=23))
+        state = rehearsal.run(sold).state
+        await rehearsal.advance(timedelta(hours=1))
+        run = rehearsal.run(sold)
+    sys.modules.pop("selling")
+
+    assert (state, asked.name) == ("pending", "Ship order-17?")
+    assert run.result == {"sold": True, "parcels": 3}
+
+
 def test_the_compose_file_knows_what_the_readme_scales():
     commands = block("docker compose").strip().splitlines()
 
@@ -338,4 +362,4 @@ def test_no_command_of_the_readme_is_left_out():
 
     assert all(sum(word in text for text in SHELL) == 1 for word in executed)
     assert len(SHELL) == len(executed)
-    assert len(PYTHON) == 7
+    assert len(PYTHON) == 8
