@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import asyncpg
 import pytest
 
 from carillon.ledger.group_commit import GroupCommit
@@ -190,3 +191,19 @@ async def test_items_written_together_wait_for_room(table):
     assert waiting == 2
     assert await together == [100, 110, 120]
     assert await asyncio.gather(*before) == [0, 10, 20, 30]
+
+
+async def test_a_batch_that_ends_in_a_deadlock_is_written_again_whole(table):
+    broken = 2
+
+    async def write(batch: Sequence[int]) -> list[int | Exception]:
+        nonlocal broken
+        if broken:
+            broken -= 1
+            raise asyncpg.DeadlockDetectedError("deadlock detected")
+        return await table.write(batch)
+
+    commit = GroupCommit(write)
+
+    assert await asyncio.gather(*(commit(n) for n in range(3))) == [0, 10, 20]
+    assert table.batches == [[0, 1, 2]]

@@ -17,6 +17,7 @@ from carillon.contracts import BackupCompleted
 from carillon.errors import ConfigurationError, DivergedError, OutsideWorkflowError, StuckError
 from carillon.run import Run
 from carillon.testing import Rehearsal
+from carillon.worker.activations import OF_WORKFLOW
 from carillon.workflows.activation import Activation
 from carillon.workflows.records import History, NewStep, Step
 
@@ -320,3 +321,43 @@ def test_a_workflow_is_declared_as_one():
 
     with pytest.raises(ConfigurationError, match="cannot have an earlier 1"):
         first.earlier(version=1)
+
+
+def test_code_that_exits_ends_itself_and_not_its_worker():
+    async def code(_: Workflow) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        executed(code).result()
+
+
+def test_what_waits_goes_on_where_it_is_when_it_is_told():
+    activation = Activation(History(), BEGAN)
+    flow = Workflow(activation, RUN, awaits=[], priority=1, traceparent=None)
+    activation.advance(lambda: in_a_row(flow))
+    first = activation.new
+    activation.resume(recorded(first, (1,)))
+    second = activation.new
+    activation.resume(replace(recorded(second, (2,)), told=2))
+
+    assert [(step.seq, list(step.saw)) for step in (*first, *second)] == [(1, []), (2, [1])]
+    assert activation.result() == ["result 1", "result 2"]
+
+
+async def test_a_worker_keeps_no_more_that_waits_than_it_has_room_for(stage):
+    rehearsal, workflow = stage
+    (receiver,) = rehearsal._receivers
+    activations = receiver._workflows
+    activations._most = 3 * (OF_WORKFLOW + 2)
+
+    for number in range(5):
+        await workflow.kiq(f"Shall we, {number}?")
+    await rehearsal.settle()
+    kept = len(activations._waiting)
+    for asked in rehearsal.decisions():
+        await rehearsal.decide(asked, approved=True)
+    await rehearsal.settle()
+
+    assert kept == 3
+    assert {run.state for run in rehearsal.runs(workflow)} == {"completed"}
+    assert (len(activations._waiting), activations._kept) == (0, 0)

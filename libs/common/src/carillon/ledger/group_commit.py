@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import asyncpg
@@ -28,6 +29,8 @@ SERVER_AWAY = (
 #: item as for thirty, and a busy platform has better use for the difference. More than this makes all that executes go
 #: in step, so that worker, ledger and broker wait for each other: with 5 ms a worker did a tenth less.
 LINGER_SECONDS = 0.002
+#: A batch that PostgreSQL broke off because of others is written so often.
+TRIES = 5
 
 
 class GroupCommit(Generic[Item, Outcome]):
@@ -92,7 +95,7 @@ class GroupCommit(Generic[Item, Outcome]):
 
     async def _commit(self, batch: list[tuple[Item, asyncio.Future[Outcome]]]) -> None:
         try:
-            outcomes = await self._write([item for item, _ in batch])
+            outcomes = await self._written([item for item, _ in batch])
         except SERVER_AWAY as error:
             self._refuse(batch, error)
         except Exception as error:  # noqa: BLE001 - every caller gets it
@@ -112,6 +115,13 @@ class GroupCommit(Generic[Item, Outcome]):
                     future.set_exception(outcome)
                 else:
                     future.set_result(outcome)
+
+    async def _written(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
+        for _ in range(TRIES - 1):
+            # A deadlock with somebody else, who has gone on by now, says nothing about the items.
+            with suppress(asyncpg.TransactionRollbackError):
+                return await self._write(items)
+        return await self._write(items)
 
     @staticmethod
     def _refuse(batch: Sequence[tuple[Item, asyncio.Future[Outcome]]], error: BaseException) -> None:

@@ -35,8 +35,10 @@ NEWER = timedelta(seconds=5)
 #: Code of a workflow that executes for longer does something that belongs into a task, and nothing else can go on.
 LONG_SECONDS = 1.0
 
-#: Workflows that wait in a worker's memory, some 20 KiB each; others are executed over their record.
-KEPT = 1_000
+#: What waits in a worker's memory, in KiB or so: ten for each workflow, and one for each step that it awaits. What does
+#: not is executed over its record.
+KEPT = 10_000
+OF_WORKFLOW = 10
 
 #: What a workflow returned; raises what it raised.
 Outcome = Callable[[], Any]
@@ -45,8 +47,9 @@ Outcome = Callable[[], Any]
 class Activations:
     """Lets the workflows of one worker go on, each until it has ended or waits.
 
-    The last `kept` that wait stay where they are, in memory: when it is their turn again, and nobody else had them
-    meanwhile, they are told what is new, and go on. All others, and all after a crash, are executed over their record.
+    The last that wait stay where they are, in memory, as far as `kept` KiB reach: when it is their turn again, and
+    nobody else had them meanwhile, they are told what is new, and go on. All others, and all after a crash, are
+    executed over their record.
     """
 
     def __init__(self, platform: Platform, worker: UUID, domain: str, *, kept: int = KEPT) -> None:
@@ -55,6 +58,7 @@ class Activations:
         self._worker = worker
         self._domain = domain
         self._most = kept
+        self._kept = 0
         #: By the run, oldest first: what waits, and the attempt in which it goes on.
         self._waiting: OrderedDict[UUID, tuple[Activation, int]] = OrderedDict()
 
@@ -74,12 +78,12 @@ class Activations:
 
     def close(self) -> None:
         """Give up what waits in memory."""
-        while self._waiting:
-            self._waiting.popitem()[1][0].leave()
+        self._most = 0
+        self._make_room()
 
     async def _go_on(self, execution: Execution) -> tuple[Activation, History, WorkflowTask[..., Any]]:
         delivery = execution.delivery
-        waiting, attempt = self._waiting.pop(delivery.id, (None, 0))
+        waiting, attempt = self._taken(delivery.id)
         if waiting is not None and attempt == delivery.attempt:
             fresh = await self._whole(await persist(lambda: self._ledger.fresh((delivery.id, waiting.awaits))))
             with _timed():
@@ -142,9 +146,23 @@ class Activations:
             activation.leave()
             return
         self._waiting[delivery.id] = activation, delivery.attempt + 1
-        while len(self._waiting) > self._most:
-            self._waiting.popitem(last=False)[1][0].leave()
+        self._kept += _size(activation)
+        self._make_room()
         await self._see_to(delivery.id, parking)
+
+    def _taken(self, workflow: UUID) -> tuple[Activation | None, int]:
+        """What waits of a workflow in memory, and the attempt in which it goes on."""
+        if workflow not in self._waiting:
+            return None, 0
+        activation, attempt = self._waiting.pop(workflow)
+        self._kept -= _size(activation)
+        return activation, attempt
+
+    def _make_room(self) -> None:
+        while self._kept > self._most:
+            _, (activation, _) = self._waiting.popitem(last=False)
+            self._kept -= _size(activation)
+            activation.leave()
 
     async def _see_to(self, workflow: UUID, parking: Parking) -> None:
         """What follows when a workflow waits."""
@@ -155,6 +173,11 @@ class Activations:
                 await self._ledger.look_back([workflow])
             except (*SERVER_AWAY, asyncpg.PostgresError) as error:
                 log.warning("a workflow waits for the sweeper to be given its events", error=repr(error))
+
+
+def _size(activation: Activation) -> int:
+    """What an activation that waits takes of the memory."""
+    return OF_WORKFLOW + len(activation.awaits)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ came. Code that then asks for something else than it did has changed, and the wo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -125,7 +126,7 @@ class Activation:
 
     def advance(self, code: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Execute the code until it has ended or waits."""
-        with self.loop.entered():
+        with self.loop.entered(), self._caught():
             self._main = self.loop.create_task(code())
             self.loop.turn()
             self._again()
@@ -136,7 +137,7 @@ class Activation:
         self.new, self.voided, self.unwanted = [], [], []
         self._history = fresh
         self._records |= {step.seq: step for step in fresh.steps}
-        with self.loop.entered():
+        with self.loop.entered(), self._caught():
             self._on()
 
     def leave(self) -> None:
@@ -178,6 +179,14 @@ class Activation:
     def drop_timer(self, timer: WorkflowTimer) -> None:
         """Forget a sleep or a timeout."""
         self._void(timer.seq)
+
+    @contextmanager
+    def _caught(self) -> Iterator[None]:
+        """Take for a fault what asyncio lets through, such as `sys.exit()`."""
+        try:
+            yield
+        except BaseException as fault:  # noqa: BLE001 - it ends the run, and not its worker
+            self._fault = self._fault or fault
 
     def _again(self) -> None:
         """Let the code do again what is recorded."""

@@ -73,6 +73,8 @@ _OUTCOME, _RUN_AT, _UNCOUNTED = (at(place, "$2") for place in ("$8::text[]", "$9
 #: What may end here: the attempt that the ledger expects, from the worker that runs it.
 _CURRENT = f"r.id = any($2::uuid[]) and r.attempt = {_ATTEMPT} and r.state = 'running' and r.worker_id = $1"
 _IS_RETRIED = f"{_STATE} in ('queued', 'retrying')"
+#: Whether it ends with that. A workflow that is under way is told, and may have something to undo.
+_IS_UNWANTED = "(r.cancel is not null and r.wake_at is null)"
 
 #: Whether somebody else is still to be told of the end of a run in `gone`, once a workflow was told of its step.
 _AWAITED = """(g.awaited and (g.step is null or g.callback_url is not null or g.cancel is not null
@@ -102,7 +104,7 @@ def _finish_and_say(*, steps: bool, give: bool = False) -> str:
     waking_them = "union all " + woken() if steps else ""
     return f"""
 with gone as (
-    delete from carillon.runs_live r where {_CURRENT} and (not {_IS_RETRIED} or r.cancel is not null)
+    delete from carillon.runs_live r where {_CURRENT} and (not {_IS_RETRIED} or {_IS_UNWANTED})
     returning {taken_out()}, {_RESULT}::jsonb as end_result, {_LOG} as end_log,
         case when {_IS_RETRIED} then 'cancelled' else {_STATE} end as end_state,
         case when {_IS_RETRIED} then r.cancel else {_ERROR}::jsonb end as end_error
@@ -110,7 +112,7 @@ with gone as (
     update carillon.runs_live r set state = {_STATE}, error = {_ERROR}::jsonb, attempt = r.attempt + 1,
         uncounted = r.uncounted + {_UNCOUNTED}, run_at = coalesce({_RUN_AT}, now()), dispatched_at = null,
         gated = r.gate is not null, log = null, worker_id = null
-    where {_CURRENT} and {_IS_RETRIED} and r.cancel is null
+    where {_CURRENT} and {_IS_RETRIED} and not {_IS_UNWANTED}
     returning r.id, r.domain, r.run_at, r.dispatched_at, r.gated, r.started_at, r.attempt - 1 as attempt, r.error,
         {_OUTCOME} as outcome, {_LOG} as log
 ), tried as (

@@ -169,7 +169,7 @@ class MemoryLedger(Ledger):
             current = (finish.attempt, "running", worker)
             if row is None or (row["attempt"], row["state"], row["worker_id"]) != current:
                 continue
-            if finish.state.is_terminal or row["cancel"] is not None:
+            if finish.state.is_terminal or (row["cancel"] is not None and row["wake_at"] is None):
                 ended[finish.id] = End(applied=True, awaited=row["awaited"], limited=row["gate"] is not None)
                 state, why = (finish.state.value, error) if finish.state.is_terminal else ("cancelled", row["cancel"])
                 self.store.bury(row, state, result=result, error=why, log=finish.log)
