@@ -197,6 +197,19 @@ async def test_a_fan_out_is_one_box_that_leads_to_what_failed(visit, gateway):
     await expect(card(page, "Found runs").get_by_role("row").filter(has_text="tower.strike")).to_have_count(1)
 
 
+async def test_steps_side_by_side_are_in_a_frame_where_there_is_no_room_beside(tab, gateway):
+    run = await gateway.submit("tower.chime", args={"bells": ["1", "2", "3"]})
+    await gateway.ended(run)
+    wide, narrow = [await tab(viewport={"width": width, "height": 844}) for width in (1280, 390)]
+
+    for visit, edges, frames in ((wide, 3, 0), (narrow, 1, 1)):
+        page = await visit.open(f"/runs/{run}")
+        await expect(boxes(page)).to_have_count(4)
+        # Each is a line and its tip.
+        await expect(card(page, "Steps").locator(".edges path")).to_have_count(2 * edges)
+        await expect(card(page, "Steps").locator(".layer.wrapped")).to_have_count(frames)
+
+
 async def test_an_approval_is_given_on_the_page_of_the_workflow(operator, gateway):
     run = await asked(gateway)
     page = await operator.open(f"/runs/{run}")
@@ -263,6 +276,7 @@ async def test_approvals_lie_on_a_page_of_their_own_until_somebody_decides(opera
     await gateway.ended(run)
     assert (await gateway.get(f"/api/v1/runs/{run}"))["result"] is True
     assert await page.evaluate("window.ran") is None
+    assert operator.elsewhere() == []
 
 
 async def test_who_decides_too_late_is_told(operator, gateway):

@@ -40,9 +40,19 @@ function drawing(graph, decided) {
 
 function connect(lines, place, boxes) {
   const whole = lines.parentElement.getBoundingClientRect();
-  const at = new Map([...place.querySelectorAll("[data-box]")].map((box) => [Number(box.dataset.box), box.getBoundingClientRect()]));
+  const at = new Map([...place.querySelectorAll(".layer")].flatMap(framed));
   lines.setAttribute("viewBox", `0 0 ${whole.width} ${whole.height}`);
-  lines.replaceChildren(...boxes.flatMap((box) => box.after.filter((first) => at.has(first)).flatMap((first) => edge(at.get(first), at.get(box.first), whole))));
+  const ends = new Map(boxes.flatMap((box) => box.after.filter((first) => at.has(first)).map((first) => [at.get(first), at.get(box.first)])).map(([from, to]) => [`${from.left} ${from.top} ${to.left} ${to.top}`, [from, to]]));
+  lines.replaceChildren(...[...ends.values()].flatMap(([from, to]) => edge(from, to, whole)));
+}
+
+// Where the boxes of a layer are for lines: where they do not fit side by side, all at the frame around them, as a line
+// from one to the next below it would say that they came after each other.
+function framed(layer) {
+  const boxes = [...layer.querySelectorAll("[data-box]")];
+  const isWrapped = new Set(boxes.map((box) => box.offsetTop)).size > 1;
+  layer.classList.toggle("wrapped", isWrapped);
+  return boxes.map((box) => [Number(box.dataset.box), (isWrapped ? layer : box).getBoundingClientRect()]);
 }
 
 function edge(from, to, whole) {
