@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from bakery import Bakery, bakery_tasks
@@ -55,6 +56,13 @@ async def test_steps_are_undone_in_reverse_order_and_the_result_tells(stage, bak
         "compensations": ["bakery.call_back", "bakery.refund", "bakery.release"],
     }
     assert bakery.holds == set()
+    seen = await rehearsal.platform.history.workflow(UUID(task.task_id))
+    assert seen is not None
+    assert [(step.name, step.undoes) for step in seen.steps[3:]] == [
+        ("bakery.call_back", 3),
+        ("bakery.refund", 2),
+        ("bakery.release", 1),
+    ]
 
 
 async def test_a_compensation_that_fails_for_good_waits_for_a_person_and_is_tried_again_alone(stage, bakery):

@@ -135,6 +135,8 @@ def _word(step: SeenStep) -> str:
 
 
 def _notes(step: SeenStep) -> Iterator[str]:
+    if step.undoes is not None:
+        yield f"takes back step {step.undoes}"
     if step.seconds is not None:
         yield f"{step.seconds:.2f} s"
     if (step.attempts or 0) > 1:

@@ -21,10 +21,10 @@ from carillon.runs where id = $1 and ended_on < 'infinity'
 """
 RECORDED = "select * from carillon.steps where workflow_id = $1 order by seq"
 COPY = """
-insert into carillon.steps (workflow_id, seq, domain, kind, name, digest, saw, at, run_id, due_at, match, fields,
-    wanted, since, event_id, outcome, result, error, attempt, started_at, ended_at)
-select $2, seq, domain, kind, name, digest, saw, at, run_id, due_at, match, fields,
-    wanted, since, event_id, outcome, result, error, attempt, started_at, ended_at
+insert into carillon.steps (workflow_id, seq, domain, kind, name, digest, saw, at, run_id, undoes, due_at, match,
+    fields, wanted, since, event_id, outcome, result, error, attempt, started_at, ended_at)
+select $2, seq, domain, kind, name, digest, saw, at, run_id, undoes, due_at, match,
+    fields, wanted, since, event_id, outcome, result, error, attempt, started_at, ended_at
 from carillon.steps where workflow_id = $1 and seq < $3
 """
 #: Its first attempt reads the record, as every later one does.

@@ -30,7 +30,8 @@ _STATE = """coalesce(s.outcome, r.state, case
 _JOINED = """carillon.steps s join carillon.runs w on w.id = s.workflow_id
 left join carillon.runs r on r.id = case when s.outcome is null then s.run_id end"""
 _STEPS = text(f"""
-select s.seq, s.kind, s.name, s.saw, s.at, s.run_id, s.event_id, s.due_at, s.match, s.attempt, {_STATE} as state,
+select s.seq, s.kind, s.name, s.saw, s.at, s.run_id, s.undoes, s.event_id, s.due_at, s.match, s.attempt,
+    {_STATE} as state,
     coalesce(s.started_at, r.started_at) as started_at, s.ended_at, r.attempt - r.uncounted as run_attempt,
     r.wake_at is not null as run_parks, r.run_at, s.error->>'type' as error_type,
     left(s.error->>'message', {MOST_ERROR}) as error_message, octet_length(s.result::text) as result_bytes,
@@ -76,6 +77,8 @@ class SeenStep:
     #: Of a task that of its run; else waiting, completed, expired or cancelled.
     state: str
     run_id: UUID | None
+    #: The step of a saga that it takes back.
+    undoes: int | None
     asked_at: datetime
     #: Of a task: when its last attempt began.
     started_at: datetime | None
@@ -187,7 +190,7 @@ def seen_steps(rows: Iterable[Row], seen_before: Sequence[int] = ()) -> list[See
 
 
 def _seen_step(row: Row, after: Sequence[int], beside: int | None) -> SeenStep:
-    same = ("seq", "kind", "name", "state", "run_id", "started_at", "ended_at", "event_id", "due_at", "match")
+    same = ("seq", "kind", "name", "state", "run_id", "undoes", "started_at", "ended_at", "event_id", "due_at", "match")
     began = row["started_at"] if row["kind"] == "task" else row["at"]
     is_timed = row["ended_at"] is not None and began is not None
     has_failed = row["error_type"] is not None or row["error_message"] is not None

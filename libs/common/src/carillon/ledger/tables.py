@@ -167,6 +167,8 @@ steps = Table(
     # The moment at which it was asked for, by the workflow's clock.
     Column("at", DateTime(timezone=True), nullable=False),
     Column("run_id", UUID(as_uuid=True)),
+    # The step that it takes back, of a saga.
+    Column("undoes", Integer),
     # When a sleep is over, or the wait for an event or a decision.
     _when("due_at"),
     # Of an event: what it has to have; the names of those fields, one in each line; a digest of their values; and the

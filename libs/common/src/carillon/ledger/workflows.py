@@ -172,6 +172,7 @@ def _step_arrays(steps: Sequence[tuple[UUID, NewStep]]) -> list[list[Any]]:
         [",".join(map(str, step.saw)) for _, step in steps],
         [step.at for _, step in steps],
         [None if step.run is None else step.run.id for _, step in steps],
+        [step.undoes for _, step in steps],
         [step.due_at for _, step in steps],
         [orjson.dumps(step.match).decode() if step.kind == "event" else None for _, step in steps],
     ]

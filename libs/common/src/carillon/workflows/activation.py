@@ -89,6 +89,8 @@ class Activation:
         self._fault: BaseException | None = None
         self._main: asyncio.Task[Any] | None = None
         self._is_left = False
+        #: The step that is taken back by what is asked for just now.
+        self._undoes: int | None = None
         #: How many ends have to be told, of all that ever are, before the code can do anything.
         self.wake_at = 0
         #: What the code asked for that is not recorded yet.
@@ -169,6 +171,15 @@ class Activation:
         one = self._awaited.get(self._places.get(step, 0))
         if one is not None and one.run_id is not None and not self.is_replaying:
             self.unwanted.append(one.run_id)
+
+    @contextmanager
+    def undoing(self, step: asyncio.Future[Any]) -> Iterator[None]:
+        """Let what is asked for until the block ends be what takes a step back."""
+        self._undoes = self._places.get(step)
+        try:
+            yield
+        finally:
+            self._undoes = None
 
     def set_timer(self, timer: WorkflowTimer) -> None:
         """Take a sleep or a timeout."""
@@ -278,6 +289,7 @@ class Activation:
                 at=self.now,
                 digest=asked.digest,
                 run=run,
+                undoes=self._undoes,
                 due_at=asked.due_at,
                 match=asked.match,
             )

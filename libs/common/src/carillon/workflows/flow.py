@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -165,6 +166,10 @@ class Workflow:
     def repair(self, question: str) -> asyncio.Future[Decision]:
         """Let an operator decide whether to try again what failed for good, or has done it by hand."""
         return self._activation.ask(Asked(kind="repair", name=question[:MOST_QUESTION], digest="", decode=_decision))
+
+    def undoing(self, step: asyncio.Future[Any]) -> AbstractContextManager[None]:
+        """Let the step that is begun until the block ends be what takes another one back."""
+        return self._activation.undoing(step)
 
     def stop(self, step: asyncio.Future[Any]) -> None:
         """Cancel the run of a step, and go on waiting for its end."""

@@ -35,6 +35,8 @@ class NewStep:
     digest: str
     #: Of a task.
     run: NewRun | None = None
+    #: The step that it takes back.
+    undoes: int | None = None
     #: Of a sleep; of an event and an approval, when to give up.
     due_at: datetime | None = None
     #: Of an event: values by the names of its fields.

@@ -29,6 +29,7 @@ class _Begun:
     """A step that may have had its effect, and what takes it back."""
 
     name: str
+    step: asyncio.Future[Any]
     undo: Begin | None
     undo_name: str
 
@@ -98,7 +99,7 @@ class Saga:
         if self._has_turned:
             return await self._until_done(begin, f"{name}, which comes after the point of no return,")
         step = begin()
-        begun = _Begun(name, None if undo is None else self._undoing(undo, args, kwargs), _name(undo))
+        begun = _Begun(name, step, None if undo is None else self._undoing(undo, args, kwargs), _name(undo))
         self._begun.append(begun)
         try:
             return await self._end_of(step)
@@ -116,8 +117,13 @@ class Saga:
         return undo  # type: ignore[no-any-return] # a function that makes a step
 
     async def _take_back(self, begun: _Begun) -> None:
-        if begun.undo is not None:
-            await self._until_done(begun.undo, f"{begun.undo_name}, which takes back {begun.name},")
+        if (undo := begun.undo) is not None:
+
+            def begin() -> asyncio.Future[Any]:
+                with self._flow.undoing(begun.step):
+                    return undo()
+
+            await self._until_done(begin, f"{begun.undo_name}, which takes back {begun.name},")
             self.compensations.append(begun.undo_name)
 
     async def _until_done(self, begin: Begin, what: str) -> Any:

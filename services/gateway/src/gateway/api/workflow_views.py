@@ -33,6 +33,8 @@ class StepView(View, frozen=True, kw_only=True):
     state: str
     #: Of a task.
     run_id: UUID | None
+    #: The step of a saga that it takes back.
+    undoes: int | None
     asked_at: datetime
     #: When its last attempt began.
     started_at: datetime | None

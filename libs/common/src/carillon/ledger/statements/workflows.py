@@ -17,6 +17,7 @@ _NEW_STEP = {
     "saw": "text",
     "at": "timestamptz",
     "run_id": "uuid",
+    "undoes": "int",
     "due_at": "timestamptz",
     "match": "text",
 }
@@ -98,10 +99,10 @@ with parked as (
     where r.id = any($2::uuid[]) and r.attempt = {at("$3::int[]", "$2")} and r.state = 'running' and r.worker_id = $1
     returning r.id, r.domain, r.state, r.run_at, r.dispatched_at, r.gated, r.gate, r.created_at
 ), issued as (
-    insert into carillon.steps (workflow_id, seq, domain, kind, name, digest, saw, at, run_id, due_at, match, fields,
-        wanted, since)
+    insert into carillon.steps (workflow_id, seq, domain, kind, name, digest, saw, at, run_id, undoes, due_at, match,
+        fields, wanted, since)
     select n.workflow_id, n.seq, p.domain, n.kind, n.name, n.digest, string_to_array(n.saw, ',')::int[], n.at,
-        n.run_id, n.due_at, m.match, m.fields, m.wanted, p.created_at
+        n.run_id, n.undoes, n.due_at, m.match, m.fields, m.wanted, p.created_at
     from unnest({", ".join(f"${7 + place}::{kind}[]" for place, kind in enumerate(_NEW_STEP.values()))})
         as n({", ".join(_NEW_STEP)})
     join parked p on p.id = n.workflow_id

@@ -232,7 +232,7 @@ class MemoryForks(Forks):
 
 
 def _step_row(workflow: Row, step: NewStep) -> Row:
-    same = ("seq", "kind", "name", "digest", "at", "due_at")
+    same = ("seq", "kind", "name", "digest", "at", "undoes", "due_at")
     absent = ("event_id", "outcome", "result", "error", "attempt", "started_at", "ended_at")
     return {
         **dict.fromkeys(absent),

@@ -97,6 +97,7 @@ function single(step, graph, decided) {
 function facts(step) {
   const open = !step.ended_at && ["waiting", "running", "queued", "pending", "retrying", "paused"].includes(step.state);
   const parts = [
+    step.undoes ? [`takes back step ${step.undoes}`] : null,
     step.seconds !== null ? [span(step.seconds)] : null,
     open && step.state === "running" ? [moment(step.started_at ?? step.asked_at, "for")] : null,
     open && step.state !== "running" && step.due_at === null ? ["since ", moment(step.asked_at, "ago")] : null,

@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("saw", postgresql.ARRAY(sa.Integer()), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("run_id", sa.UUID()),
+        sa.Column("undoes", sa.Integer()),
         sa.Column("due_at", sa.DateTime(timezone=True)),
         sa.Column("match", postgresql.JSONB()),
         sa.Column("fields", sa.Text()),
