@@ -15,8 +15,10 @@ Asked = tuple[str, Sequence[int]]
 
 def steps(*asked: Asked, kind: str = "task", state: str = "completed") -> list[SeenStep]:
     """Steps of these names, each with the ends that were told since the step before."""
-    absent = ("run_id", "undoes", "event_id", "due_at", "match", "attempt", "started_at", "ended_at", "run_attempt", "run_parks",
-              "run_at", "error_type", "error_message", "result_bytes", "result")  # fmt: skip
+    absent = (
+        "run_id", "undoes", "event_id", "due_at", "match", "attempt", "started_at", "ended_at", "run_attempt",
+        "run_parks", "run_at", "error_type", "error_message", "result_bytes", "result",
+    )  # fmt: skip
     known = {"kind": kind, "at": NOON, "state": state}
     return seen_steps(
         [
