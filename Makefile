@@ -38,7 +38,7 @@ types: setup  ## static types
 boundaries: setup  ## who may import whom
 	@$(BIN)/lint-imports
 
-bench: setup  ## measure against the figures in bench/README.md (up to 40 minutes; a part: make bench ARGS="--only submit")
+bench: setup  ## measure against the figures in bench/README.md (up to an hour; a part: make bench ARGS="--only submit")
 	@exec $(BIN)/python -m bench $(or $(ARGS),--only all)
 
 chaos: setup  ## break everything under load and count what is lost (6 minutes; all of it: ARGS="--profile full")

@@ -12,7 +12,21 @@ import sys
 import time
 from pathlib import Path
 
-from bench import backlog, core, costs, delays, http_submit, past, peers_comparison, processes, report, scaling, submit
+from bench import (
+    backlog,
+    core,
+    costs,
+    delays,
+    http_submit,
+    past,
+    peers_comparison,
+    processes,
+    report,
+    scaling,
+    submit,
+    waiting,
+    workflows,
+)
 from bench.errors import BenchError
 from bench.group import Bench, Group
 from bench.machine import machine, versions
@@ -31,6 +45,8 @@ GROUPS = {
     "backlog": Group(backlog.measured, ("rabbitmq", "postgres"), 480),
     "delays": Group(delays.measured, ("rabbitmq", "postgres"), 120),
     "processes": Group(processes.measured, ("postgres",), 120),
+    "workflows": Group(workflows.measured, ("rabbitmq", "postgres", "dbos"), 780),
+    "waiting": Group(waiting.measured, ("rabbitmq",), 180),
     "past": Group(past.measured, ("postgres",), 600),
 }
 

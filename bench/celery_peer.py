@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 from redis.asyncio import Redis
 
+from bench.errors import BenchError
 from bench.peers_environment import PEERS, PYTHON
 from bench.process import output_of, running, wait_until
 from bench.system import LARGEST, MEASURE_SECONDS, PREFETCH, Measured
@@ -43,7 +44,7 @@ class Results(Protocol):
         ...
 
     async def take(self, ids: list[str]) -> Span:
-        """Read when these tasks ended, and forget them."""
+        """Read when these tasks ended, and forget them; of what failed nothing is said."""
         ...
 
 
@@ -65,7 +66,8 @@ class RedisResults:
         async with Redis.from_url(self.url) as redis:
             found = await redis.mget(self._keys(ids))
             await redis.unlink(*self._keys(ids))
-        ended = [_seconds(json.loads(value)["date_done"]) for value in found if value is not None]
+        read = [json.loads(value) for value in found if value is not None]
+        ended = [_seconds(result["date_done"]) for result in read if result["status"] == "SUCCESS"]
         return Span(len(ended), min(ended), max(ended)) if ended else Span(0)
 
     def _keys(self, ids: list[str]) -> list[str]:
@@ -93,7 +95,8 @@ class DatabaseResults:
         try:
             row = await connection.fetchrow(
                 "select count(*) as count, extract(epoch from min(date_done))::float8 as first,"
-                " extract(epoch from max(date_done))::float8 as last from celery_taskmeta where task_id = any($1)",
+                " extract(epoch from max(date_done))::float8 as last"
+                " from celery_taskmeta where task_id = any($1) and status = 'SUCCESS'",
                 ids,
             )
         except asyncpg.UndefinedTableError:
@@ -114,6 +117,9 @@ class Celery:
     """Celery prefork over RabbitMQ."""
 
     largest = LARGEST
+    #: Its application, and the script that queues N tasks and writes their ids.
+    app = "celery_app"
+    preload: tuple[str, ...] = ("celery_preload.py",)
 
     def __init__(self, name: str, servers: Servers, results: Results, queue: str, children: int) -> None:
         """`children` is what Celery calls concurrency: processes that execute, beside the one that consumes."""
@@ -126,21 +132,25 @@ class Celery:
     async def measure(self, count: int) -> Measured:
         """Queue, start `celery worker`, and read from its results when it did what."""
         env = {**self.env, "BENCH_PREFETCH": str(PREFETCH // self.children)}
-        ids = json.loads(await output_of(str(PYTHON), "celery_preload.py", str(count), env=env, cwd=PEERS))
+        ids = json.loads(await output_of(str(PYTHON), *self.preload, str(count), env=env, cwd=PEERS))
 
         async def all_ended() -> bool:
-            return await self.results.count(ids) == count
+            return await self.results.count(ids) == len(ids)
 
-        async with running(*self._worker(), env=env, cwd=PEERS, log=self.log, patience=PATIENCE_SECONDS) as worker:
+        async with running(*self.worker(), env=env, cwd=PEERS, log=self.log, patience=PATIENCE_SECONDS) as worker:
             await wait_until(all_ended, what=self.name, limit=MEASURE_SECONDS, process=worker, log=self.log)
         span = await self.results.take(ids)
         self.log.unlink(missing_ok=True)
+        if span.count != len(ids):
+            message = f"{self.name}: {len(ids)} tasks were queued, and {span.count} of them succeeded"
+            raise BenchError(message)
         return Measured(count=span.count, seconds=span.last - span.first)
 
-    def _worker(self) -> list[str]:
+    def worker(self) -> list[str]:
+        """The command of its worker."""
         quiet = ["--loglevel", "warning", "--without-gossip", "--without-mingle", "--without-heartbeat"]
         pool = ["--pool", "prefork", "--concurrency", str(self.children)]
-        return [str(PYTHON), "-m", "celery", "-A", "celery_app", "worker", *pool, *quiet]
+        return [str(PYTHON), "-m", "celery", "-A", self.app, "worker", *pool, *quiet]
 
 
 def _word(children: int) -> str:

@@ -1,7 +1,8 @@
 """Submits no-op runs as any program would: `python -m bench.client ACTION N`, where ACTION is a function below.
 
 Reads the platform's variables from the environment. Writes JSON to standard output: for `spaced`, when each run was
-submitted, and for `delayed`, when it was due, in nanoseconds since 1970, by its id; for `crowd`, how long it took.
+submitted, and for `delayed`, when it was due, in nanoseconds since 1970, by its id; for `crowd`, how long it took; for
+`chain` and `fan_out`, where N is that of the steps, how many they are; for `alone`, when each chain was submitted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 import carillon
-from bench.domain import noop, noop_in_process, noop_in_thread, tasks
+from bench.domain import (
+    call,
+    chain,
+    fan_out,
+    noop,
+    noop_in_process,
+    noop_in_thread,
+    sleep_long,
+    tasks,
+    wait_for_call,
+)
+from bench.system import CHAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -27,6 +39,8 @@ WINDOW = 500
 #: Time between two submits of the latency measurement, in seconds.
 SPACING = 0.02
 WARM_UP = 30
+#: Chains that warm everything up.
+FEW = 3
 #: Coroutines of `crowd`, each with one submit in flight; the floor has as many publishes in flight.
 CROWD = 200
 #: Of `delayed`, in seconds, and how many runs are due in an hour and later.
@@ -82,6 +96,48 @@ async def in_turn(count: int) -> None:
                 await (await task.kiq(number)).wait_result(check_interval=0.01, timeout=30)
 
 
+async def chains(count: int) -> int:
+    """Submit workflows of ten steps, as many as have `count` steps together."""
+    async with carillon.connect(tasks):
+        await chain.kiq_many({"number": number} for number in range(count // CHAIN))
+    return count // CHAIN * CHAIN
+
+
+async def one_fan_out(count: int) -> int:
+    """Submit the workflow that begins `count` steps at once."""
+    async with carillon.connect(tasks):
+        await fan_out.kiq(count)
+    return count
+
+
+async def alone(count: int) -> dict[str, int]:
+    """Run `count` chains, each when the last has ended, after some that warm everything up."""
+    submitted = {}
+    async with carillon.connect(tasks):
+        for number in range(FEW + count):
+            before = time.time_ns()
+            run = await chain.kiq(number)
+            await run.wait_result(check_interval=0.02, timeout=30)
+            if number >= FEW:
+                submitted[run.task_id] = before
+    return submitted
+
+
+async def waiting(count: int) -> None:
+    """Submit `count` workflows that wait, half of them for an event each, and half in a sleep."""
+    async with carillon.connect(tasks):
+        for workflow in (wait_for_call, sleep_long):
+            await workflow.kiq_many({"number": number} for number in range(count // 2))
+
+
+async def calls(count: int) -> None:
+    """Say the events that the first `count` workflows wait for, each by a run, when the run before it has ended."""
+    async with carillon.connect(tasks):
+        for number in range(count):
+            await (await call.kiq(number)).wait_result(check_interval=0.02, timeout=30)
+            await asyncio.sleep(SPACING)
+
+
 async def _due(moment: datetime) -> tuple[str, int]:
     run = await noop.kicker().with_labels(run_at=moment).kiq(0)
     return run.task_id, int(moment.timestamp() * 1e9)
@@ -101,6 +157,11 @@ ACTIONS: dict[str, Callable[[int], Coroutine[Any, Any, object]]] = {
     "crowd": crowd,
     "delayed": delayed,
     "in_turn": in_turn,
+    "chain": chains,
+    "fan_out": one_fan_out,
+    "alone": alone,
+    "waiting": waiting,
+    "calls": calls,
 }
 
 if __name__ == "__main__":

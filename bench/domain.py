@@ -1,4 +1,7 @@
-"""The domain `bench`: one task that does nothing, with everything on. `python -m bench.domain` runs its worker."""
+"""The domain `bench`: tasks that do next to nothing, with everything on, and workflows of them.
+
+`python -m bench.domain` runs its worker.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import os
 import time
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import uvloop
 from taskiq import TaskiqMiddleware
 
-from carillon import Retry, Service, Tasks
+from bench.system import CHAIN
+from carillon import Retry, Service, Tasks, Workflow
+from carillon.contracts import Event
 from carillon.middleware import MetricsMiddleware
 from carillon.settings import PlatformSettings
 
@@ -19,6 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from carillon.platform import Platform
+
+
+class Called(Event):
+    """Said by `call`, for the one workflow that waits for this number."""
+
+    type: ClassVar[str] = "bench.called.v1"
+
+    number: int
+
 
 tasks = Tasks("bench")
 #: Runs at once, the same as every system's prefetch.
@@ -53,6 +67,53 @@ def noop_in_process(number: int) -> int:
     """
     del number
     return time.time_ns()
+
+
+@tasks.task(timeout=timedelta(seconds=30), retry=Retry(attempts=3))
+async def add(value: dict[str, int]) -> dict[str, int]:
+    """Count one further.
+
+    Safe to run twice: it only returns.
+    """
+    return {"number": value["number"] + 1}
+
+
+@tasks.task(timeout=timedelta(seconds=30), retry=Retry(attempts=3))
+async def call(number: int) -> Called:
+    """Say the event that one workflow waits for.
+
+    Safe to run twice: the event is said with the one end of its run.
+    """
+    return Called(number=number)
+
+
+@tasks.workflow()
+async def chain(number: int, *, flow: Workflow) -> dict[str, int]:
+    """Ten steps, each with the result of the one before."""
+    value = {"number": number}
+    for _ in range(CHAIN):
+        value = await flow.step(add, value)
+    return value
+
+
+@tasks.workflow()
+async def fan_out(count: int, *, flow: Workflow) -> int:
+    """Begin `count` steps at once, and add up what they return."""
+    batch = await flow.map(add, [{"number": number} for number in range(count)])
+    return sum(value["number"] for value in batch.results if value is not None)
+
+
+@tasks.workflow(awaits=[Called])
+async def wait_for_call(number: int, *, flow: Workflow) -> int:
+    """Wait for the event with this number."""
+    return (await flow.event(Called, match={"number": number})).number
+
+
+@tasks.workflow()
+async def sleep_long(number: int, *, flow: Workflow) -> int:
+    """Sleep for longer than any measurement lasts."""
+    await flow.sleep(timedelta(days=1))
+    return number
 
 
 def service() -> Service:

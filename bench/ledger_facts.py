@@ -30,7 +30,25 @@ TOOK = """
 select extract(epoch from finished_at - started_at)::float8 * 1000 as took_ms
 from carillon.runs where task = $1 and state = 'completed' order by started_at
 """
-FORGET = "truncate carillon.runs, carillon.attempts, carillon.events"
+#: Steps that went well, from the first start of any run to the last end of a workflow.
+STEPS = """
+select (select count(*) from carillon.steps where kind = 'task' and outcome = 'completed') as steps,
+       count(*) filter (where state <> 'completed') as others,
+       extract(epoch from max(finished_at) - min(started_at))::float8 as seconds
+from carillon.runs where domain = 'bench'
+"""
+ENDS = """
+select id, (extract(epoch from finished_at) * 1e9)::bigint as ended_ns
+from carillon.runs where task = $1 and state = 'completed'
+"""
+WAITING = "select count(*) from carillon.runs_live where domain = 'bench' and state = 'pending' and wake_at is not null"
+#: From each event of the domain to the end of the workflow that waited for it.
+LATE = """
+select extract(epoch from r.finished_at - e.recorded_at)::float8 * 1000 as late_ms
+from carillon.events e join carillon.runs r on r.args -> 'number' = e.data -> 'number'
+where e.type = 'bench.called.v1' and r.task = 'bench.wait_for_call' and r.state = 'completed'
+"""
+FORGET = "truncate carillon.runs, carillon.attempts, carillon.events, carillon.steps"
 #: One index probe: whether any run has not ended. Counting all of them while the worker works would slow it.
 UNENDED = "select exists(select from carillon.runs where domain = 'bench' and finished_at is null)"
 QUEUED = "select count(*) from carillon.runs where domain = 'bench' and state = 'queued'"
@@ -65,6 +83,21 @@ class LedgerFacts:
             raise BenchError(message)
         return Measured(count=count, seconds=row["seconds"])
 
+    async def steps_measured(self, count: int) -> Measured:
+        """The same for the steps of workflows; raises when anything but `count` steps of completed ones is there."""
+        row = await self.connection.fetchrow(STEPS)
+        attempts = await self.connection.fetchval(ATTEMPTS)
+        if row is None or (row["steps"], row["others"], attempts) != (count, 0, 0):
+            message = (
+                f"{count} steps were to be done, but the ledger says {dict(row or {})} and {attempts} more attempts"
+            )
+            raise BenchError(message)
+        return Measured(count=count, seconds=row["seconds"])
+
+    async def ended_ns(self, task: str) -> dict[str, int]:
+        """When each run of a task ended, by the ledger."""
+        return {str(row["id"]): row["ended_ns"] for row in await self.connection.fetch(ENDS, task)}
+
     async def completed(self) -> Measured:
         """First start to last finish of however many completed."""
         row = await self.connection.fetchrow(COMPLETED)
@@ -81,6 +114,14 @@ class LedgerFacts:
     async def took_ms(self, task: str) -> list[float]:
         """How long each run of a task took, in order; what the two commits cost is in it."""
         return [row["took_ms"] for row in await self.connection.fetch(TOOK, task)]
+
+    async def waiting(self) -> int:
+        """How many workflows wait, and hold no worker."""
+        return int(await self.connection.fetchval(WAITING))
+
+    async def late_ms(self) -> list[float]:
+        """How long after each event the workflow that waited for it had ended."""
+        return [row["late_ms"] for row in await self.connection.fetch(LATE)]
 
     async def forget(self) -> None:
         """Empty the ledger between rounds, so that each round meets the same tables."""

@@ -16,7 +16,18 @@ PYTHON = PEERS / ".venv" / "bin" / "python"
 #: Where `make setup` puts uv on a machine that has none.
 TOOLS = PEERS.parent.parent / ".tools" / "bin"
 SHOWN = frozenset(
-    {"celery", "kombu", "redis", "sqlalchemy", "psycopg", "taskiq", "taskiq-aio-pika", "taskiq-redis", "procrastinate"}
+    {
+        "celery",
+        "dbos",
+        "kombu",
+        "procrastinate",
+        "psycopg",
+        "redis",
+        "sqlalchemy",
+        "taskiq",
+        "taskiq-aio-pika",
+        "taskiq-redis",
+    }
 )
 
 

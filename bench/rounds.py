@@ -35,13 +35,18 @@ class Outcome:
         return [a / b for a, b in zip(self.rates[ours], self.rates[theirs], strict=True)]
 
 
-async def compare(systems: Sequence[System], rounds: int, budget: float, say: Callable[[str], None]) -> Outcome:
-    """Run up to `rounds` rounds of A B C, A B C; after three, stop early when `budget` seconds are used up."""
+async def compare(
+    systems: Sequence[System], rounds: int, budget: float, say: Callable[[str], None], smallest: int = SMALLEST
+) -> Outcome:
+    """Run up to `rounds` rounds of A B C, A B C; after three, stop early when `budget` seconds are used up.
+
+    Each system works off what lasts about four seconds, and at least `smallest` tasks.
+    """
     deadline = time.monotonic() + budget
     outcome = Outcome()
     for system in systems:
         tried = await system.measure(FIRST_TRY)
-        outcome.sizes[system.name] = _size(tried, system.largest)
+        outcome.sizes[system.name] = _size(tried, smallest, system.largest)
         outcome.rates[system.name] = []
         say(f"first try   {system.name:<40} {tried.rate:>8.0f}/s")
     for number in range(1, rounds + 1):
@@ -59,5 +64,5 @@ async def _round(systems: Sequence[System], outcome: Outcome, say: Callable[[str
         say(f"{system.name:<40} {measured.rate:>8.0f}/s  ({measured.count} in {measured.seconds:.1f} s)")
 
 
-def _size(tried: Measured, largest: int) -> int:
-    return max(SMALLEST, min(largest, int(tried.rate * AIM_SECONDS)))
+def _size(tried: Measured, smallest: int, largest: int) -> int:
+    return max(smallest, min(largest, int(tried.rate * AIM_SECONDS)))

@@ -9,6 +9,10 @@ from typing import Protocol
 PREFETCH = 200
 #: The most tasks of one measurement, where a system has no reason for less.
 LARGEST = 60_000
+#: Steps of a chain.
+CHAIN = 10
+#: Steps of a workflow that begins them all at once, and gathers what they return.
+FAN_OUT = 1_000
 #: The longest one measurement may take, in seconds.
 MEASURE_SECONDS = 60.0
 

@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.long(seconds=100),
 ]
 
-PAGES = ("/", "/runs", "/dead-letters", "group", "/statistics", "/audit", "/docs", "/docs/events", "run")
+PAGES = ("/", "/runs", "/approvals", "/dead-letters", "group", "/statistics", "/audit", "/docs", "/docs/events", "run")
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text()
 #: The texts of the elements that are wider than the nearest ancestor which is not inline leaves them.
 WHOLE = """(elements) => elements.filter((element) => {

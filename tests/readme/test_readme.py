@@ -164,6 +164,19 @@ def test_what_happened_is_found_and_counted(platform):
     assert re.search(r"^backup.back_up_requested_source +\d+", said, re.MULTILINE)
 
 
+def test_a_new_domain_is_written_and_what_comes_next_is_printed(tmp_path):
+    written = subprocess.run(
+        [*block("carillon new").split(), "--into", str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+
+    # `tests/newdomain` does what is printed.
+    assert written.returncode == 0, written.stderr
+    assert (tmp_path / "billing/src/billing/workflows.py").is_file()
+    for what in ("# Install it", "# Test it", "# Run it", "# Submit to it"):
+        assert what in written.stdout
+
+
 def test_an_event_is_published_over_http(platform):
     answer = json.loads(platform.shell(block("/api/v1/events")))
 
@@ -320,7 +333,7 @@ def test_no_command_of_the_readme_is_left_out():
     executed = (
         "make run", "make test", "make tour", "tasks/scheduled", "tasks/backup/kick", "/metrics", "carillon doctor",
         "/api/v1/events", "carillon submit", "carillon stats", "carillon serve backup", "carillon audit",
-        "docker compose",
+        "docker compose", "carillon new",
     )  # fmt: skip
 
     assert all(sum(word in text for text in SHELL) == 1 for word in executed)

@@ -8,10 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from behind import let_leases_end, let_results_be_old
+from behind import let_good_values_age, let_leases_end, let_results_be_old
 from pydantic import BaseModel
 
-from carillon import Retry, Tasks
+from carillon import Retry, Service, Tasks
 from carillon.errors import (
     ConfigurationError,
     EffectConflictError,
@@ -21,7 +21,8 @@ from carillon.errors import (
 )
 from carillon.policies import Effect, Policies
 from carillon.telemetry.metrics import Metrics
-from carillon.testing import Rehearsal, eventually
+from carillon.testing import Rehearsal, eventually, running
+from carillon.testing.memory import MemoryPlatform
 
 TWICE = pytest.mark.parametrize("transport", ["postgres", "memory"])
 
@@ -180,6 +181,32 @@ async def test_what_is_no_longer_to_be_kept_is_done_anew_and_the_sweeper_forgets
 
     assert (anew.number, forgotten) == (3, 1)
     assert (await others[0].idempotent(CHARGE, key="o1")(bank.charge, "o1", 13)).number == 3
+
+
+@TWICE
+async def test_a_worker_forgets_what_is_no_longer_to_be_kept(others, bank, platform):
+    tasks, place = Tasks("shop"), ("users", "7")
+
+    @tasks.task()
+    async def rest() -> None:
+        """Rest. Safe to run twice: it only returns."""
+
+    await others[0].idempotent(CHARGE, key="o1")(bank.charge, "o1", 12)
+    await platform.ledger.last_good.keep(place, "7", timedelta(days=1))
+    for age in (let_results_be_old, lambda platform: let_good_values_age(platform, timedelta(days=2))):
+        await age(platform)
+
+    async def is_empty() -> bool:
+        if isinstance(platform, MemoryPlatform):
+            return not platform.store.effects and not platform.store.last_good
+        counted = "select (select count(*) from carillon.effects) + (select count(*) from carillon.last_good)"
+        return await platform.ledger.pool.fetchval(counted) == 0
+
+    before = await is_empty()
+    async with running(Service(name="shop", settings=platform.settings, tasks=tasks), platform):
+        await eventually(is_empty)
+
+    assert not before
 
 
 @TWICE

@@ -431,6 +431,23 @@ async def test_no_rehearsal_spends_the_retry_budget_of_another(desk):
     assert max(due) <= NEW_YEAR + timedelta(seconds=1)
 
 
+async def test_runs_of_two_domains_that_end_at_one_moment_both_end():
+    domains = [Tasks("post"), Tasks("bank")]
+
+    async def sleep() -> str:
+        """Sleep a minute. Safe to run twice: it only sleeps."""
+        await asyncio.sleep(60)
+        return "rested"
+
+    sleeping = [tasks.task()(sleep) for tasks in domains]
+
+    async with Rehearsal(*domains) as rehearsal:
+        runs = [await task.kiq() for task in sleeping for _ in range(3)]
+        await rehearsal.advance(MINUTE)
+
+        assert [rehearsal.run(run).result for run in runs] == ["rested"] * 6
+
+
 async def test_a_timer_that_another_of_its_moment_cancels_does_not_fire():
     held, fired, timers = HeldClock(NEW_YEAR), [], []
 

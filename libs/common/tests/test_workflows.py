@@ -11,7 +11,7 @@ import pytest
 from bakery import Bakery, OrderPaid, bakery_service, bakery_tasks
 
 from carillon.cloudevents import Envelope
-from carillon.errors import NotFoundError
+from carillon.errors import InvalidArgumentsError, NotFoundError, RunStateError
 from carillon.ids import new_id
 from carillon.ledger.audit import Actor
 from carillon.ledger.records import NewRun
@@ -179,3 +179,43 @@ async def test_a_paused_workflow_goes_on_when_it_is_resumed(platform, bakery):
     await platform.ledger.steering.resume_run(run, ADA)
 
     assert (await ended(platform, run))["result"] == "x"
+
+
+@pytest.mark.usefixtures("service")
+async def test_a_fork_goes_on_from_the_step_that_failed_and_does_nothing_again(platform, bakery):
+    bakery.fails["bake rye dough"] = 3
+    failed = await ended(platform, await submit(platform, "make", what="rye"))
+    assert (failed["state"], bakery.done) == ("failed", ["mix rye"])
+
+    fork = await platform.ledger.forks.fork(failed["id"], ADA, "the oven works again")
+    again = await platform.ledger.forks.fork(failed["id"], ADA)
+
+    run = await ended(platform, fork.id)
+    assert (run["state"], run["result"], run["replay_of"]) == ("completed", "rye bread", failed["id"])
+    assert bakery.done == ["mix rye", "bake rye dough"]
+    assert (again.id, again.created) == (fork.id, False)
+
+
+@pytest.mark.usefixtures("service")
+async def test_a_fork_from_an_earlier_step_does_again_what_came_after(platform, bakery):
+    whole = await ended(platform, await submit(platform, "make", what="rye"))
+
+    fork = await platform.ledger.forks.fork(whole["id"], ADA, from_step=1)
+
+    assert (await ended(platform, fork.id))["result"] == "rye bread"
+    assert bakery.done == ["mix rye", "bake rye dough"] * 2
+
+
+@pytest.mark.usefixtures("service")
+async def test_what_cannot_be_forked_says_why(platform):
+    whole = await ended(platform, await submit(platform, "make", what="rye"))
+    plain = await ended(platform, await submit(platform, "mix", what="rye"))
+    waits = await submit(platform, "ask", question="Shall we?")
+
+    for run, from_step, kind, told in [
+        (whole["id"], 4, InvalidArgumentsError, "steps 1 to 2"),
+        (plain["id"], None, RunStateError, "has no recorded steps"),
+        (waits, None, RunStateError, "has not ended"),
+    ]:
+        with pytest.raises(kind, match=told):
+            await platform.ledger.forks.fork(run, ADA, from_step=from_step)

@@ -196,18 +196,18 @@ def bells(settled_url: str) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def at_work() -> Callable[[PlatformSettings], AbstractContextManager[None]]:
-    """Lets the bells work with settings of a test's own."""
+@pytest.fixture(scope="module")
+def at_work() -> Callable[..., AbstractContextManager[None]]:
+    """Lets the bells work with settings of a test's own, or another domain."""
     return working
 
 
 @contextmanager
-def working(settings: PlatformSettings) -> Iterator[None]:
-    """The domain of bells in a thread of its own."""
-    service = Service(name="bells", settings=settings, tasks=tasks, concurrency=2)
+def working(settings: PlatformSettings, name: str = "bells", tasks: Tasks = tasks) -> Iterator[None]:
+    """The domain of bells, or another one, in a thread of its own."""
+    service = Service(name=name, settings=settings, tasks=tasks, concurrency=2)
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(service.run(stop)), name="bells")
+    thread = threading.Thread(target=lambda: loop.run_until_complete(service.run(stop)), name=name)
     thread.start()
     yield
     loop.call_soon_threadsafe(stop.set)

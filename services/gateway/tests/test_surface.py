@@ -12,9 +12,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.app import ROUTES
 
-PAGES = ("/", "/statistics", "/docs", "/docs/events", "/runs/0198f0c1-0000-7000-8000-000000000000")
+PAGES = ("/", "/approvals", "/statistics", "/docs", "/docs/events", "/runs/0198f0c1-0000-7000-8000-000000000000")
 #: What an operator does may go without a body.
-MAY_BE_EMPTY = ("pause", "resume", "cancel", "replay", "settle", "discard", "redeliver", "act", "revoke")
+MAY_BE_EMPTY = ("pause", "resume", "cancel", "replay", "settle", "discard", "redeliver", "act", "revoke", "fork")
 
 
 def test_the_openapi_document_has_every_route_and_no_other(gateway):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import mailbox
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -18,12 +21,13 @@ from carillon.testing import InProcess, Rehearsal
 from notifications.artefacts import StoredShelf
 from notifications.bodies import Clerk
 from notifications.callbacks import Callbacks, CallbackSecrets
+from notifications.errors import DamagedArtefactError
 from notifications.events import post_backup_failure
-from notifications.mail import SmtpMailer, SmtpServer
+from notifications.mail import MaildirMailer, SmtpMailer, SmtpServer
 from notifications.outbound import GuardedTransport
 from notifications.post_office import PostOffice
 from notifications.store import StoredDeliveries
-from notifications.tasks import send_message, tasks
+from notifications.tasks import mail_artefact, send_message, tasks
 from notifications.webhooks import Poster, Webhook
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 RUN = UUID("018f0000-0000-7000-8000-00000000000b")
-ANN = "ann@example.org"
+ANN, BOB = "ann@example.org", "bob@example.org"
 
 
 Resources = dict[type, object]
@@ -42,7 +46,14 @@ async def nobody(_: UUID) -> None:
 
 
 @pytest.fixture
-async def resources(engine: AsyncEngine, mail_server: MailServer, receiver: Receiver) -> AsyncIterator[Resources]:
+def storage() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+async def resources(
+    engine: AsyncEngine, mail_server: MailServer, receiver: Receiver, storage: MemoryStore
+) -> AsyncIterator[Resources]:
     poster = Poster(GuardedTransport(allow_private=True))
     mailer = SmtpMailer(SmtpServer("127.0.0.1", mail_server.port, None, None, "none"), "carillon@example.org")
     office = PostOffice(
@@ -53,7 +64,7 @@ async def resources(engine: AsyncEngine, mail_server: MailServer, receiver: Rece
         recipients=[ANN],
     )
     callbacks = Callbacks(nobody, CallbackSecrets(engine), poster)
-    clerk = Clerk(StoredShelf(MemoryStore()), attachment_limit=1000)
+    clerk = Clerk(StoredShelf(storage), attachment_limit=1000)
     yield {PostOffice: office, Clerk: clerk, Callbacks: callbacks}
     await poster.aclose()
 
@@ -81,6 +92,58 @@ async def test_a_subject_with_a_line_break_is_refused_before_anything_is_sent(
 ) -> None:
     with pytest.raises(InvalidArgumentsError):
         await domain.run(send_message, subject="Hello\r\nBcc: eve@example.org", body="", run_id=RUN)
+
+    assert mail_server.taken == []
+
+
+REPORT = b"day,runs\n"
+FILE = {
+    "format": "csv",
+    "filename": "operations.csv",
+    "media_type": "text/csv; charset=utf-8",
+    "key": "reports/operations/1/operations.csv",
+    "size_bytes": len(REPORT),
+    "sha256": hashlib.sha256(REPORT).hexdigest(),
+}
+ARTEFACT = {"artefact": FILE, "title": "Operations", "summary": "12 runs ended.", "as_of": "2026-11-24T12:00:00Z"}
+
+
+async def test_an_artefact_is_mailed_to_each_recipient_once_whichever_run_asks(
+    domain: InProcess, storage: MemoryStore, mail_server: MailServer
+) -> None:
+    storage.put(FILE["key"], REPORT)
+
+    for recipient in (ANN, BOB, ANN):
+        result = await domain.run(mail_artefact, **ARTEFACT, to=recipient)
+
+    assert result == {"delivered": [ANN], "refused": []}
+    assert mail_server.recipients == [ANN, BOB]
+    (attached,) = mail_server.taken[0].iter_attachments()
+    assert (attached.get_filename(), attached.get_content()) == ("operations.csv", REPORT.decode())
+
+
+async def test_an_artefact_is_put_into_the_folder_for_each_recipient(
+    resources: Resources, engine: AsyncEngine, storage: MemoryStore, tmp_path: Path
+) -> None:
+    storage.put(FILE["key"], REPORT)
+    mailer = MaildirMailer(tmp_path / "mail")
+    office = PostOffice(StoredDeliveries(engine), mailer, None, sender="carillon@example.org", recipients=[ANN])
+    domain = InProcess(tasks, {**resources, PostOffice: office})
+
+    for recipient in (ANN, BOB, ANN):
+        await domain.run(mail_artefact, **ARTEFACT, to=recipient)
+
+    messages = mailbox.Maildir(tmp_path / "mail", create=False)
+    assert sorted(message["To"] for message in messages) == [ANN, BOB]
+
+
+async def test_a_file_that_is_not_the_one_that_was_rendered_is_mailed_to_nobody(
+    domain: InProcess, storage: MemoryStore, mail_server: MailServer
+) -> None:
+    storage.put(FILE["key"], REPORT.replace(b"runs", b"lies"))
+
+    with pytest.raises(DamagedArtefactError):
+        await domain.run(mail_artefact, **ARTEFACT, to=ANN)
 
     assert mail_server.taken == []
 

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from carillon.contracts import RollupRow, RollupsComputed
 from carillon.migrations import migrate
+from reports.days import RememberedDays
 from reports.models import metadata
 from reports.operations import OperationsReports
 from reports.renderer import Renderer
@@ -93,4 +94,4 @@ def register(engine: AsyncEngine) -> ReportRegister:
 @pytest.fixture
 def reports(storage: MemoryStore, register: ReportRegister) -> OperationsReports:
     """The whole domain on real storage, a real database and the real renderer."""
-    return OperationsReports(Renderer(timedelta(seconds=60)), Shelf(storage), register)
+    return OperationsReports(Renderer(timedelta(seconds=60)), Shelf(storage), register, RememberedDays())

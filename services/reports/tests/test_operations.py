@@ -14,6 +14,7 @@ import obstore
 import psutil
 import pytest
 
+from reports.days import RememberedDays
 from reports.errors import NoDatasetError, RendererFailedError, RendererStoppedError, UnequalTotalsError
 from reports.operations import OperationsReports
 from reports.renderer import Renderer
@@ -42,7 +43,7 @@ def renderers() -> list[psutil.Process]:
 
 def domain(storage: MemoryStore, register: ReportRegister, *program: str, timeout: float = 30) -> OperationsReports:
     command = (sys.executable, "-c", *program)
-    return OperationsReports(Renderer(timedelta(seconds=timeout), command), Shelf(storage), register)
+    return OperationsReports(Renderer(timedelta(seconds=timeout), command), Shelf(storage), register, RememberedDays())
 
 
 async def test_a_report_is_kept_in_four_formats_with_true_hashes(

@@ -16,10 +16,11 @@ from uuid import UUID
 
 import orjson
 
-from carillon import bulk
+from carillon import bulk, clock
 from carillon.arguments import json_args
 from carillon.dead_letters import DeadLetterOffice
 from carillon.errors import (
+    CarillonError,
     InvalidArgumentsError,
     NotConnectedError,
     NotFoundError,
@@ -28,9 +29,11 @@ from carillon.errors import (
     UnknownTaskError,
 )
 from carillon.ledger.audit import Actor, account
+from carillon.ledger.pages import MOST_ROWS, Row
 from carillon.ledger.records import State, Submitted
 from carillon.ledger.selections import RATE, Act, Progress, Selection
 from carillon.ledger.steering import Hold, Steered, unknown_name
+from carillon.ledger.steps import DECIDED, StepPlace
 from carillon.platform import Platform, open_platforms
 from carillon.shapes import faults_of
 
@@ -139,6 +142,58 @@ class Operator:
         if row["state"] != State.FAILED:
             raise RunStateError(f"the run {row['id']} is {row['state']}; only one that failed can be settled")
         return await self._platform.ledger.replays.settle([row["id"]], self._actor, self._reason) == 1
+
+    async def approvals(self, after: StepPlace | None = None, limit: int = MOST_ROWS) -> list[Row]:
+        """What workflows ask people, at most 500: approvals and repairs, those first that wait longest.
+
+        Each names its workflow, its number there (`seq`), what is asked, since when, and when it is given up. For those
+        after the last one of a page give that as `StepPlace(at, workflow_id, seq)`.
+        """
+        return await self._platform.history.decisions(after, limit)
+
+    async def decide(self, run: Named, step: int, *, approve: bool, reason: str | None = None) -> None:
+        """Approve or refuse what a workflow asks; of a repair, have it tried again, or say that it was done by hand.
+
+        `step` is its number in the workflow; `reason` is told to the workflow too, and is the operator's own where it
+        is not given. Whoever decides first has decided: raises `RunStateError` where that step waits for no decision
+        (any more), and `NotFoundError` where the workflow has none of that number, or the run is no workflow.
+        """
+        known, why = (await self._known(run))["id"], self._reason if reason is None else reason
+        # Refused before anything is done, as in `__init__`.
+        self._actor.did("workflow.approved", str(known), why)
+        at = clock.now().isoformat()
+        decision = {"approved": approve, "by": self._actor.name, "reason": why or None, "at": at}
+        try:
+            await self._platform.ledger.workflows.decide(known, step, decision, self._actor, why)
+        except NotFoundError as error:
+            raise await self._undecidable(known, step) or error from None
+
+    async def fork(self, run: Named, step: int | None = None) -> Submitted:
+        """Run a workflow that has ended again from a step on, as a run of its own: what was before is not done again.
+
+        Without a step it is the first that did not go well, or where all did, what comes after the last. It goes on in
+        the code that there is now. Asking twice makes one, as of `replay`. Raises `RunStateError` where it has not
+        ended, or is no workflow, `InvalidArgumentsError` for a step that it cannot be forked from, and
+        `ReplayConflictError` as `replay` does.
+        """
+        known = (await self._known(run))["id"]
+        return await self._platform.ledger.forks.fork(known, self._actor, self._reason, from_step=step)
+
+    async def _undecidable(self, run: UUID, step: int) -> CarillonError | None:
+        """Why nobody can decide about a step."""
+        workflow = await self._platform.history.workflow(run, after=step - 1, limit=1)
+        if workflow is None:
+            return NotFoundError(f"the run {run} is no workflow, so there is nothing to decide")
+        found = next((seen for seen in workflow.steps if seen.seq == step), None)
+        if found is None:
+            return NotFoundError(f"the workflow {run} has no step {step}; look at its graph for those it has")
+        if found.kind not in DECIDED:
+            return RunStateError(f"step {step} of the workflow {run} is no approval and no repair, but: {found.name}")
+        if found.ended_at is None:
+            # The workflow ended meanwhile, and the step never will.
+            return RunStateError(f"the workflow {run} has ended, so there is nothing to decide any more")
+        how = f"was decided by {found.result['by']}" if found.result else f"is {found.state}"
+        return RunStateError(f"step {step} of the workflow {run} {how} already; nothing was changed")
 
     async def select(self, action: Act, **filters: Any) -> Selection:
         """Choose many runs, and see how many and some of them; nothing is done to them before `act`.

@@ -33,6 +33,7 @@ from gateway.api import (
     selections,
     steering,
     tasks,
+    workflows,
 )
 from gateway.api.intake import Intake
 from gateway.api.requests import Bodies
@@ -66,6 +67,12 @@ ROUTES = (
     steering.resume_domain,
     steering.pause_task,
     steering.resume_task,
+    workflows.list_workflows,
+    workflows.show_workflow,
+    workflows.show_graph,
+    workflows.list_approvals,
+    workflows.decide_step,
+    workflows.fork_workflow,
     dead_letters.list_dead_letters,
     dead_letters.list_group,
     dead_letters.show_message,
@@ -95,6 +102,7 @@ ROUTES = (
     pages.status,
     pages.run,
     pages.runs,
+    pages.approvals,
     pages.dead_letters,
     pages.statistics,
     pages.audit,

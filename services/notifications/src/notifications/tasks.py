@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from carillon import Retry, Run, Tasks
-from carillon.contracts import NotificationDelivered
+from carillon.contracts import Artefact, NotificationDelivered, ReportRendered
+from notifications.bodies import Clerk
 from notifications.deliveries import Cause, Delivery
 from notifications.letters import MAX_ADDRESS, MAX_SUBJECT, Letter
 from notifications.post_office import PostOffice
@@ -35,6 +36,29 @@ async def send_message(
     """
     deliveries = await office.mail(Letter(subject, body), Cause(str(run.id), run.task), to)
     return announce(run, deliveries)
+
+
+@tasks.task(timeout=MAIL_TIMEOUT, retry=MAIL)
+async def mail_artefact(
+    artefact: Artefact,
+    to: EmailAddress,
+    title: str,
+    summary: Body,
+    as_of: AwareDatetime,
+    *,
+    run: Run,
+    clerk: Clerk,
+    office: PostOffice,
+) -> dict[str, list[str]]:
+    """Mail one file that a service rendered and keeps in storage to one recipient; `title` becomes the subject.
+
+    Safe to run twice: each (artefact, recipient) is one row, by whatever run, and a row that was delivered is not sent
+    again.
+    """
+    report = ReportRendered(report=title, title=title, summary=summary, as_of=as_of, artefacts=[artefact])
+    letter = await clerk.report_letter(report)
+    # The recipient is part of the cause, for a folder is one destination whoever is meant.
+    return announce(run, await office.mail(letter, Cause(f"{artefact.key} to {to}", run.task), [to]))
 
 
 def announce(run: Run, deliveries: Sequence[Delivery]) -> dict[str, list[str]]:

@@ -11,10 +11,11 @@ from carillon import Service
 from carillon.settings import PlatformSettings
 from reports.events import tasks
 from reports.operations import OperationsReports
-from reports.renderer import Renderer
+from reports.period_reports import PeriodReports
+from reports.renderer import PeriodRenderer, Renderer
 from reports.settings import ReportsSettings
 from reports.shelf import Shelf
-from reports.store import ReportRegister
+from reports.store import ReportRegister, StoredDays
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -46,5 +47,9 @@ def broker() -> AsyncBroker:
 @asynccontextmanager
 async def resources(settings: ReportsSettings, platform: Platform) -> AsyncIterator[Mapping[type, object]]:
     """What tasks can ask for."""
-    renderer = Renderer(timedelta(seconds=settings.rendering_timeout_seconds))
-    yield {OperationsReports: OperationsReports(renderer, Shelf(platform.storage), ReportRegister(platform.engine))}
+    timeout = timedelta(seconds=settings.rendering_timeout_seconds)
+    shelf, register, days = Shelf(platform.storage), ReportRegister(platform.engine), StoredDays(platform.engine)
+    yield {
+        OperationsReports: OperationsReports(Renderer(timeout), shelf, register, days),
+        PeriodReports: PeriodReports(days, PeriodRenderer(timeout), shelf, register),
+    }

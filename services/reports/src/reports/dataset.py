@@ -115,8 +115,7 @@ class OperationsData(Frozen):
     @property
     def busiest(self) -> TaskLine | None:
         """The task most runs of which ended, the slowest of them where several did."""
-        named = [line for line in self.tasks if line.ended and line.name != REST]
-        return max(named, key=lambda line: (line.ended, line.execution_ms), default=None)
+        return busiest_of(self.tasks)
 
     @model_validator(mode="after")
     def _hours_and_tasks_agree(self) -> Self:
@@ -124,6 +123,12 @@ class OperationsData(Frozen):
             message = "the hours and the tasks of one report must have the same totals"
             raise ValueError(message)
         return self
+
+
+def busiest_of(lines: Iterable[TaskLine]) -> TaskLine | None:
+    """The task most runs of which ended, the slowest of them where several did; None where none ended."""
+    named = [line for line in lines if line.ended and line.name != REST]
+    return max(named, key=lambda line: (line.ended, line.execution_ms), default=None)
 
 
 def add(lines: Iterable[Runs]) -> Runs:

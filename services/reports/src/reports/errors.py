@@ -5,7 +5,11 @@ carillon.errors.TransientError
 └── RendererStoppedError      the renderer took too long or was killed: tried again by policy
 carillon.errors.PermanentError
 ├── UnequalTotalsError        a written file does not add up to its data set: nothing is kept, a person looks
-└── NoDatasetError            no rollups were heard yet: there is nothing to report
+├── NoDatasetError            no rollups were heard yet, or none of this period: there is nothing to report
+├── InvalidRequestError       a report was asked for that there is not, or not like this
+├── DamagedDatasetError       a data set in storage is missing or not the one that was collected
+├── NobodyReachedError        no recipient of a report took it
+└── BatchFailedError          too few reports of a batch went well
 Exception
 └── RendererFailedError       the renderer broke: a bug, retried by policy, then loud
 ```
@@ -25,7 +29,23 @@ class UnequalTotalsError(PermanentError):
 
 
 class NoDatasetError(PermanentError):
-    """No rollups were heard yet, so there is nothing to report."""
+    """No rollups were heard yet, or none of the days asked for, so there is nothing to report."""
+
+
+class InvalidRequestError(PermanentError):
+    """A report was asked for that cannot be made; the message says what there is."""
+
+
+class DamagedDatasetError(PermanentError):
+    """A data set in storage is missing or differs from what was collected; ask for the report again."""
+
+
+class NobodyReachedError(PermanentError):
+    """No recipient took the report; mend the addresses or the mail server, then replay."""
+
+
+class BatchFailedError(PermanentError):
+    """Too few reports of a batch went well; the message says how many had to, and why the first did not."""
 
 
 class RendererFailedError(Exception):

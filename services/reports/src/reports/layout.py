@@ -8,16 +8,19 @@ from pydantic import BaseModel, ConfigDict
 
 from reports import wording
 from reports.dataset import DAYS, HOURS, TITLE, Runs, Totals, add, folded_events, folded_tasks
+from reports.periods import PeriodTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from reports.dataset import OperationsData
+    from reports.periods import PeriodData
 
 #: A page lists this many tasks or event types; the spreadsheet lists them all.
 LINE_LIMIT = 40
 _COUNTS = {"Runs": "ended", "Completed": "completed", "Failed": "failed", "Cancelled": "cancelled", "Other": "other"}
 _MEAN, _TOTAL = "Mean s", "Total s"
+_FOLDED = f"Tables here show {LINE_LIMIT} lines at most; the spreadsheet and the CSV file hold every line."
 _RECENT, _FORTNIGHT = f"Last {HOURS} hours", f"Last {DAYS} days"
 #: The columns of figures there may be, and the titles of the tables by id: what a reader of a page looks for.
 COLUMNS = (*_COUNTS, _MEAN, _TOTAL, _RECENT, _FORTNIGHT)
@@ -26,6 +29,8 @@ TITLES = {
     "days": f"By day, last {DAYS} days (UTC)",
     "events": "Events said",
 }
+#: The same of a report over a period, which has no table of events.
+PERIOD_TITLES = {"tasks": "By task", "days": "By day (UTC)"}
 
 
 class Table(BaseModel):
@@ -57,7 +62,7 @@ class Page(BaseModel):
     headlines: tuple[tuple[str, str, str], ...]
     tasks: Table
     days: Table
-    events: Table
+    events: Table | None
     notes: tuple[str, ...]
 
 
@@ -70,12 +75,38 @@ def lay_out(data: OperationsData) -> Page:
         as_of=f"{wording.moment(data.as_of)} UTC",
         idle=not data.recent.ended,
         advice=wording.advice(),
-        headlines=tuple(wording.headlines(data)),
+        headlines=tuple(wording.headlines(data.recent, data.tasks, f"in the last {HOURS} hours")),
         tasks=_task_table(data),
         days=_day_table(data),
         events=_event_table(data),
         notes=tuple(_notes(data)),
     )
+
+
+def lay_out_period(data: PeriodData) -> Page:
+    """Put the data set of a period into words."""
+    tasks = [(line.name, line) for line in folded_tasks(data.tasks, LINE_LIMIT)]
+    days = [(f"{wording.weekday(line.start)} {line.start.year}", line) for line in data.days]
+    nothing = f"{wording.nothing(data)}."
+    folded = (_FOLDED,) if len(data.tasks) > LINE_LIMIT else ()
+    return Page(
+        title=wording.period_title(data),
+        heading=data.period.title,
+        period=f"{wording.days(data.period)}, in UTC",
+        as_of=f"{wording.moment(data.as_of)} UTC",
+        idle=not data.total.ended,
+        advice=nothing,
+        headlines=tuple(wording.headlines(data.total, data.tasks, "in these days")),
+        tasks=_run_table("tasks", (PERIOD_TITLES["tasks"], "Task"), tasks, nothing),
+        days=_run_table("days", (PERIOD_TITLES["days"], "Day"), days if data.total.ended else [], nothing),
+        events=None,
+        notes=(*data.notes, *folded, f"{wording.SUCCESS_RULE} Mean s and Total s are seconds of execution."),
+    )
+
+
+def period_totals_of(tables: Mapping[str, Iterable[Mapping[str, str]]]) -> PeriodTotals:
+    """Add up the tables of a report over a period, as `totals_of` does."""
+    return PeriodTotals(**{key: add(_read_runs(row) for row in tables[key]) for key in PERIOD_TITLES})
 
 
 def totals_of(tables: Mapping[str, Iterable[Mapping[str, str]]]) -> Totals:
@@ -91,21 +122,23 @@ def totals_of(tables: Mapping[str, Iterable[Mapping[str, str]]]) -> Totals:
 
 def _task_table(data: OperationsData) -> Table:
     lines = [(line.name, line) for line in folded_tasks(data.tasks, LINE_LIMIT)]
-    return _run_table("tasks", "Task", lines, f"No run ended in the last {HOURS} hours.")
+    return _run_table("tasks", (TITLES["tasks"], "Task"), lines, f"No run ended in the last {HOURS} hours.")
 
 
 def _day_table(data: OperationsData) -> Table:
     lines = [(wording.weekday(line.start), line) for line in reversed(data.days)]
     used = lines if data.totals.fortnight.ended else []
-    return _run_table("days", "Day", used, f"No run ended in the last {DAYS} days.")
+    return _run_table("days", (TITLES["days"], "Day"), used, f"No run ended in the last {DAYS} days.")
 
 
-def _run_table(key: str, first: str, lines: Sequence[tuple[str, Runs]], empty: str) -> Table:
+def _run_table(key: str, titles: tuple[str, str], lines: Sequence[tuple[str, Runs]], empty: str) -> Table:
+    """The table with its title, and that of its first column."""
+    title, first = titles
     total = add(runs for _, runs in lines)
     counts = [name for name, field in _COUNTS.items() if field != "other" or total.other]
     return Table(
         id=key,
-        title=TITLES[key],
+        title=title,
         columns=(first, *counts, _MEAN, _TOTAL),
         rows=tuple((name, *_cells(runs, counts)) for name, runs in lines),
         total=("Total", *_cells(total, counts)),
@@ -134,7 +167,7 @@ def _event_table(data: OperationsData) -> Table:
 def _notes(data: OperationsData) -> Iterable[str]:
     yield from data.notes
     if max(len(data.tasks), len(data.events)) > LINE_LIMIT:
-        yield f"Tables here show {LINE_LIMIT} lines at most; the spreadsheet and the CSV file hold every line."
+        yield _FOLDED
     yield f"{wording.SUCCESS_RULE} Mean s and Total s are seconds of execution. The last hour and day are not over yet."
 
 

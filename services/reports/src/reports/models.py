@@ -6,6 +6,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    Date,
     DateTime,
     ForeignKey,
     Integer,
@@ -55,4 +56,16 @@ datasets = Table(
     # json, not jsonb: kept as it was said, whatever signs a name in it has.
     Column("rollups", JSON, nullable=False),
     Column("heard_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+#: What was heard of each day, from which reports over any period are made; a row a day, and none is ever deleted.
+days = Table(
+    "days",
+    metadata,
+    #: In UTC.
+    Column("day", Date, primary_key=True),
+    #: Up to when it was counted.
+    Column("as_of", DateTime(timezone=True), nullable=False),
+    # json, as above.
+    Column("rows", JSON, nullable=False),
 )

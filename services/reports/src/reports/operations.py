@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from carillon.contracts import Artefact, ReportRendered
 from reports import wording
-from reports.collecting import collect_operations
+from reports.collecting import collect_operations, days_in
 from reports.dataset import REPORT
 from reports.errors import NoDatasetError
 from reports.files import MEDIA_TYPES
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from carillon.contracts import RollupsComputed
     from reports.dataset import OperationsData
+    from reports.days import DayBook
     from reports.files import RenderedFile
 
 
@@ -62,13 +63,15 @@ class Remembers(Protocol):
 class OperationsReports:
     """Renders operations reports; each has the id of the run that asked for it."""
 
-    def __init__(self, renderer: Renders, shelf: Keeps, register: Remembers) -> None:
+    def __init__(self, renderer: Renders, shelf: Keeps, register: Remembers, days: DayBook) -> None:
         self._renderer = renderer
         self._shelf = shelf
         self._register = register
+        self._days = days
 
     async def hear(self, rollups: RollupsComputed) -> None:
-        """Remember rollups, so that a report can be rendered by hand later."""
+        """Remember rollups, so that a report can be rendered by hand later, and their days, for those over a period."""
+        await self._days.remember(days_in(rollups))
         await self._register.remember_rollups(REPORT, rollups)
 
     async def render(self, report_id: UUID, rollups: RollupsComputed | None = None) -> ReportRendered:
@@ -82,7 +85,7 @@ class OperationsReports:
             title=wording.title(data),
             summary=wording.summary(data),
             as_of=data.as_of,
-            artefacts=[_artefact(file, report_id) for file in files],
+            artefacts=[artefact_of(file, REPORT, report_id) for file in files],
         )
         for file, artefact in zip(files, rendered.artefacts, strict=True):
             await self._shelf.keep(artefact.key, file.content)
@@ -101,12 +104,13 @@ class OperationsReports:
         return rollups
 
 
-def _artefact(file: RenderedFile, report_id: UUID) -> Artefact:
+def artefact_of(file: RenderedFile, report: str, report_id: UUID) -> Artefact:
+    """How a file is known outside, and where it is kept: the same report, id and name are the same place."""
     return Artefact(
         format=file.format,
         filename=file.filename,
         media_type=MEDIA_TYPES[file.format],
-        key=f"reports/{REPORT}/{report_id}/{file.filename}",
+        key=f"reports/{report}/{report_id}/{file.filename}",
         size_bytes=len(file.content),
         sha256=hashlib.sha256(file.content).hexdigest(),
     )

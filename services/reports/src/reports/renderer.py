@@ -1,4 +1,4 @@
-"""Runs the rendering program as a child: with a deadline, killed when nobody waits for it any more."""
+"""Runs the rendering programs as children: with a deadline, killed when nobody waits for it any more."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING
 
 from reports.dataset import REPORT
 from reports.errors import RendererFailedError, RendererStoppedError, UnequalTotalsError
-from reports.files import MEDIA_TYPES, UNEQUAL, RenderedFile, stem
+from reports.files import OPERATIONS_FORMATS, UNEQUAL, RenderedFile, period_stem, stem
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import Sequence
     from datetime import timedelta
 
+    from pydantic import BaseModel
+
     from reports.dataset import OperationsData
+    from reports.files import FileFormat
+    from reports.periods import PeriodData
 
 _COMMAND = (sys.executable, "-m", "reports.rendering")
+_PERIOD_COMMAND = (sys.executable, "-m", "reports.period_rendering")
 #: All a renderer may know of the worker's environment; no address, no password.
 _PASSED_ON = ("PATH", "PYTHONPATH", "LANG", "LD_LIBRARY_PATH")
 _LAST_WORDS = 2000
@@ -30,21 +35,45 @@ class Renderer:
     """Turns a data set into checked files."""
 
     def __init__(self, timeout: timedelta, command: Sequence[str] = _COMMAND) -> None:
-        self._timeout = timeout
-        self._command = command
+        self._child = _Child(timeout, command)
 
     async def render(self, data: OperationsData) -> list[RenderedFile]:
         """Every format of the report; raises an error of `reports.errors` and gives nothing where one is wrong."""
-        with TemporaryDirectory(prefix="carillon-report-") as name:
-            folder, files_stem = Path(name), stem(REPORT, data.as_of)
-            await self._run(data.model_dump_json().encode(), folder, files_stem)
-            return await asyncio.to_thread(_collect, folder, files_stem)
+        return await self._child.files(data, OPERATIONS_FORMATS, stem(REPORT, data.as_of))
 
-    async def _run(self, data: bytes, folder: Path, files_stem: str) -> None:
+
+class PeriodRenderer:
+    """Turns the data set of a period into one checked file."""
+
+    def __init__(self, timeout: timedelta, command: Sequence[str] = _PERIOD_COMMAND) -> None:
+        self._child = _Child(timeout, command)
+
+    async def render(self, data: PeriodData, kind: FileFormat) -> RenderedFile:
+        """The report in this format; raises as `Renderer` does."""
+        (file,) = await self._child.files(data, (kind,), period_stem(data.period), kind)
+        return file
+
+
+class _Child:
+    """One rendering program, run anew for each report."""
+
+    def __init__(self, timeout: timedelta, command: Sequence[str]) -> None:
+        self._timeout = timeout
+        self._command = command
+
+    async def files(
+        self, data: BaseModel, kinds: Sequence[FileFormat], files_stem: str, *arguments: str
+    ) -> list[RenderedFile]:
+        with TemporaryDirectory(prefix="carillon-report-") as name:
+            folder = Path(name)
+            await self._run(data.model_dump_json().encode(), folder, files_stem, *arguments)
+            return await asyncio.to_thread(_collect, folder, files_stem, kinds)
+
+    async def _run(self, data: bytes, folder: Path, *arguments: str) -> None:
         child = await asyncio.create_subprocess_exec(
             *self._command,
             str(folder),
-            files_stem,
+            *arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -86,8 +115,8 @@ def _judge(code: int, last_words: str) -> None:
         raise RendererFailedError(message)
 
 
-def _collect(folder: Path, files_stem: str) -> list[RenderedFile]:
-    names = {kind: f"{files_stem}.{kind}" for kind in MEDIA_TYPES}
+def _collect(folder: Path, files_stem: str, kinds: Sequence[FileFormat]) -> list[RenderedFile]:
+    names = {kind: f"{files_stem}.{kind}" for kind in kinds}
     return [RenderedFile(kind, name, (folder / name).read_bytes()) for kind, name in names.items()]
 
 

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import signal
 import sys
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.charts import draw
 from reports.dataset import OperationsData
-from reports.files import UNEQUAL
+from reports.files import LAST_RESORT_SECONDS, UNEQUAL
 from reports.formats import csv_file, html_file, pdf_file, xlsx_file
+from reports.layout import TITLES, lay_out, totals_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from reports.dataset import Totals
-
-#: No renderer outlives this many seconds, not even one whose worker is gone.
-LAST_RESORT_SECONDS = 600
 
 
 def render(data: OperationsData, folder: Path, stem: str) -> None:
@@ -31,9 +28,9 @@ def render(data: OperationsData, folder: Path, stem: str) -> None:
     charts = draw(data)
     csv_file.write(data, folder / f"{stem}.csv")
     xlsx_file.write(data, folder / f"{stem}.xlsx")
-    html_file.write(data, charts, folder / f"{stem}.html")
-    template = files("reports").joinpath("templates/operations.typ").read_bytes()
-    pdf_file.write(data, charts, template, folder / f"{stem}.pdf")
+    page = lay_out(data)
+    html_file.write(page, charts, folder / f"{stem}.html")
+    pdf_file.write(page, data.as_of, charts, folder / f"{stem}.pdf")
 
 
 def read_back(folder: Path, stem: str) -> dict[str, Totals]:
@@ -41,8 +38,8 @@ def read_back(folder: Path, stem: str) -> dict[str, Totals]:
     return {
         "csv": csv_file.read_totals(folder / f"{stem}.csv"),
         "xlsx": xlsx_file.read_totals(folder / f"{stem}.xlsx"),
-        "html": html_file.read_totals(folder / f"{stem}.html"),
-        "pdf": pdf_file.read_totals(folder / f"{stem}.pdf"),
+        "html": totals_of(html_file.read_tables(folder / f"{stem}.html", TITLES)),
+        "pdf": totals_of(pdf_file.read_tables(folder / f"{stem}.pdf", TITLES)),
     }
 
 

@@ -8,9 +8,12 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from carillon.contracts import Artefact, ReportRendered, RollupsComputed
-from reports.models import artefacts, datasets, reports
+from reports.days import HeardDay
+from reports.models import artefacts, datasets, days, reports
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -68,3 +71,27 @@ class ReportRegister:
         async with self._engine.connect() as connection:
             kept = await connection.scalar(select(datasets.c.rollups).where(datasets.c.report == report))
         return None if kept is None else RollupsComputed.model_validate(kept)
+
+
+class StoredDays:
+    """The days that were heard of, in the table `reports.days`."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def remember(self, heard: Sequence[HeardDay]) -> None:
+        """See `DayBook`."""
+        put = insert(days).values([day.model_dump(mode="json") | {"day": day.day, "as_of": day.as_of} for day in heard])
+        newer = put.on_conflict_do_update(
+            index_elements=[days.c.day],
+            set_={"as_of": put.excluded.as_of, "rows": put.excluded.rows},
+            where=days.c.as_of <= put.excluded.as_of,
+        )
+        async with self._engine.begin() as connection:
+            await connection.execute(newer)
+
+    async def between(self, first: date, last: date) -> list[HeardDay]:
+        """See `DayBook`."""
+        which = select(days).where(days.c.day.between(first, last)).order_by(days.c.day)
+        async with self._engine.connect() as connection:
+            return [HeardDay.model_validate(dict(row)) for row in (await connection.execute(which)).mappings()]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports.dataset import HOURS, TITLE
+from reports.dataset import HOURS, TITLE, busiest_of
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Iterable
+    from datetime import date, datetime
 
-    from reports.dataset import OperationsData, Runs
+    from reports.dataset import OperationsData, Runs, TaskLine
+    from reports.periods import Period, PeriodData
 
 NOTHING = "\N{EN DASH}"
 SUCCESS_RULE = "Success rate: completed runs among all that ended and were not cancelled."
@@ -56,7 +58,7 @@ def moment(when: datetime) -> str:
     return f"{day(when)} {when:%Y, %H:%M}"
 
 
-def day(when: datetime) -> str:
+def day(when: date) -> str:
     """24 Nov; English whatever the machine's locale is."""
     return f"{when.day} {_MONTHS[when.month - 1]}"
 
@@ -71,11 +73,17 @@ def period(data: OperationsData) -> str:
     return f"{moment(data.since)} to {moment(data.as_of)} UTC"
 
 
-def headlines(data: OperationsData) -> list[tuple[str, str, str]]:
-    """Label, figure and remark of the five figures a reader sees first."""
-    recent, busiest = data.recent, data.busiest
+def days(over: Period) -> str:
+    """1 Jan 2025 to 31 Jan 2025, or the one day."""
+    first, last = (f"{day(when)} {when.year}" for when in (over.start_date, over.end_date))
+    return first if first == last else f"{first} to {last}"
+
+
+def headlines(recent: Runs, tasks: Iterable[TaskLine], when: str) -> list[tuple[str, str, str]]:
+    """Label, figure and remark of the five figures a reader sees first; `when` they ended is `in the last hour`."""
+    busiest = busiest_of(tasks)
     return [
-        ("Runs ended", number(recent.ended), f"in the last {HOURS} hours"),
+        ("Runs ended", number(recent.ended), when),
         ("Success rate", percent(recent.success_rate), f"{number(recent.completed)} completed"),
         ("Failures", number(recent.failed), f"{number(recent.cancelled)} cancelled"),
         ("Execution time", duration(recent.execution_ms), _mean(recent)),
@@ -88,15 +96,37 @@ def title(data: OperationsData) -> str:
     return f"{TITLE}, {day(data.as_of)} {data.as_of:%Y}"
 
 
+def period_title(data: PeriodData) -> str:
+    """The title of a report over a period."""
+    return f"{data.period.title}, {days(data.period)}"
+
+
 def summary(data: OperationsData) -> str:
     """A few sentences that stand in a message without the files."""
     if not data.recent.ended:
         return f"No run ended in the last {HOURS} hours (since {moment(data.since)} UTC). {advice()}"
-    recent, busiest = data.recent, data.busiest
+    return _summary(data.recent, data.tasks, f"in the last {HOURS} hours")
+
+
+def period_summary(data: PeriodData) -> str:
+    """The same of a report over a period, and what its figures leave out."""
+    when = f"from {days(data.period)}"
+    counted = _summary(data.total, data.tasks, when) if data.total.ended else f"{nothing(data)}."
+    return " ".join((counted, *data.notes))
+
+
+def nothing(data: PeriodData) -> str:
+    """That there is nothing to count."""
+    counted = "No run of a task that failed" if data.period.report_type == "failures" else "No run"
+    return f"{counted} ended from {days(data.period)}"
+
+
+def _summary(recent: Runs, tasks: Iterable[TaskLine], when: str) -> str:
+    busiest = busiest_of(tasks)
     parts = [f"{number(getattr(recent, state))} {state}" for state in ("completed", "failed", "cancelled")]
     parts += [f"{number(recent.other)} otherwise"] if recent.other else []
     ended = ", ".join(part for part in parts if not part.startswith("0 "))
-    sentences = [f"{_runs(recent.ended)} ended in the last {HOURS} hours: {ended}."]
+    sentences = [f"{_runs(recent.ended)} ended {when}: {ended}."]
     if recent.success_rate is not None:
         sentences.append(f"Success rate {percent(recent.success_rate)}.")
     if busiest:

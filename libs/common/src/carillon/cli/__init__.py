@@ -1,4 +1,4 @@
-"""The command `carillon`: start everything, run one service, migrate, examine, and watch one event go round."""
+"""The command `carillon`: start everything, run one service or write a new one, migrate, examine, watch one event."""
 
 
 def main() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from carillon.cli import acting
 from carillon.cli.runs import runs
+from carillon.cli.workflows import approvals, workflows
 
 # Each command imports its module when it is used: `carillon serve` need not load the doctor.
 app = typer.Typer(
@@ -43,6 +45,18 @@ def migrate() -> None:
     from carillon.cli.migrate import run  # noqa: PLC0415 - see above
 
     raise typer.Exit(run())
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Its one word, such as `billing`.")],
+    *,
+    into: Annotated[Path, typer.Option(help="Where its folder is made; nothing is written over.")] = Path(),
+) -> None:
+    """Write a service of your own: task, event handler, workflow, table, tests; and say how to run it."""
+    from carillon.cli.new import run  # noqa: PLC0415 - see above
+
+    raise typer.Exit(run(name, into))
 
 
 @app.command()
@@ -107,6 +121,8 @@ def check_saga(
 
 
 app.add_typer(runs, name="runs")
+app.add_typer(workflows, name="workflows")
+app.command()(approvals)
 app.add_typer(acting.dead_letters, name="dead-letters")
 app.add_typer(acting.keys, name="keys")
 for command in (acting.submit, acting.bulk, acting.pause, acting.resume, acting.holds):

@@ -15,7 +15,7 @@ class Artefact(BaseModel):
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
-    format: Literal["html", "pdf", "csv", "xlsx"]
+    format: Literal["html", "pdf", "csv", "xlsx", "json"]
     filename: str
     media_type: str
     key: str

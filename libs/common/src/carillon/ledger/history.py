@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -13,13 +13,19 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from carillon.ledger.changes import CONCERNING, Change, changes
+from carillon.ledger.graph import Box, graph
 from carillon.ledger.pages import MOST_ROWS, PROGRESS, SUMMARY, Row, page, with_current_progress
 from carillon.ledger.search import Cursor, Search
 from carillon.ledger.statistics import Statistics, Window, statistics
+from carillon.ledger.steps import SeenWorkflow, StepPlace, all_steps, open_decisions, seen_workflow, workflow_names
 from carillon.ledger.tables import attempts, audit, dead_letters, events, needs, runs, workers
 from carillon.ledger.waiting import awaited_limit
+from carillon.workflows.records import MOST_STEPS
 
-__all__ = ["MOST_ROWS", "SUMMARY", "Change", "Cursor", "EventCount", "History", "Row", "RunCount", "Search"]
+__all__ = [
+    "MOST_ROWS", "SUMMARY", "Box", "Change", "Cursor", "EventCount", "History", "Row", "RunCount", "Search",
+    "SeenWorkflow", "StepPlace",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,29 @@ class History:
     async def awaited_limit(self, run: UUID) -> str | None:
         """What a gated run waits for, like `a limit of kitchen.cook: 2 of 2 runs`; None for any other run."""
         return await awaited_limit(self._engine, run)
+
+    async def workflow(self, id: UUID, *, after: int = 0, limit: int = MOST_ROWS) -> SeenWorkflow | None:  # noqa: A002
+        """The workflow that a run is, with at most 500 of its steps, those after a number.
+
+        None for a run that is no workflow, or that nobody knows.
+        """
+        run = await self.run(id)
+        return None if run is None else await seen_workflow(self._engine, run, after=after, limit=limit)
+
+    async def graph(self, workflow: UUID) -> list[Box]:
+        """The steps of a workflow as boxes, at most 200, many of one kind in one; see `carillon.ledger.graph`."""
+        return graph(await all_steps(self._engine, workflow, MOST_STEPS))
+
+    async def workflows(self, search: Search) -> list[Row]:
+        """One page of runs that are workflows, newest first; raises as `search` does."""
+        names = [name for name in await workflow_names(self._engine) if search.task in {None, name}]
+        found = [row for name in names for row in await self.search(replace(search, task=name))]
+        found.sort(key=lambda row: (row["created_at"], row["id"]), reverse=True)
+        return found[: search.limit]
+
+    async def decisions(self, after: StepPlace | None = None, limit: int = MOST_ROWS) -> list[Row]:
+        """What workflows ask people, at most 500: approvals and repairs, those first that wait longest."""
+        return await open_decisions(self._engine, after, limit)
 
     async def search(self, search: Search) -> list[Row]:
         """One page of runs, newest first. Raises `SearchTooWideError` when it takes longer than two seconds."""

@@ -24,6 +24,7 @@ from carillon.ledger.conditions import Conditions
 from carillon.ledger.dead_letters import MOST_KEPT_BYTES, DeadLetters
 from carillon.ledger.effects import Effects
 from carillon.ledger.followups import CallBack, Followups
+from carillon.ledger.forks import Forks
 from carillon.ledger.group_commit import LINGER_SECONDS, SERVER_AWAY, GroupCommit
 from carillon.ledger.last_good import LastGood
 from carillon.ledger.places import Places
@@ -124,6 +125,7 @@ class Ledger:
         self.places = Places(self)
         self.dead_letters = DeadLetters(self)
         self.workflows = Workflows(self, linger=linger)
+        self.forks = Forks(self)
 
     async def __aenter__(self) -> Self:
         try:

@@ -140,6 +140,10 @@ class Replays:
                 await record(connection, entry)
         return submitted
 
+    async def repeat(self, connection: Connection, original: Row, actor: Actor) -> Submitted:
+        """Run an ended run again, whatever became of it, in a transaction of the caller's, which also records it."""
+        return await self._submit(connection, original, actor, None)
+
     async def _original(self, connection: Connection, run: UUID) -> Row:
         original = await connection.fetchrow(ORIGINALS, [run])
         return checked(run, None if original is None else dict(original))

@@ -44,6 +44,8 @@ class Workflows:
         self.park = GroupCommit(self._park, linger=linger)
         #: All that is recorded of one that is under way.
         self.history = GroupCommit(self._history, most=50, linger=0.0)
+        #: Of one that is under way, and of these steps of it, what is recorded of those that have ended.
+        self.fresh = GroupCommit(self._fresh, most=100, linger=0.0)
 
     async def _park(self, batch: Sequence[tuple[UUID, Parking, Sequence[bool]]]) -> Sequence[Parked | None]:
         """Park workflows of one worker."""
@@ -70,6 +72,15 @@ class Workflows:
         for row in await self._ledger.pool.fetch(statements.HISTORY, list(set(batch))):
             rows.setdefault(row["workflow_id"], []).append(dict(row))
         return [history_of(rows.get(workflow, [])) for workflow in batch]
+
+    async def _fresh(self, batch: Sequence[tuple[UUID, Sequence[int]]]) -> Sequence[History]:
+        pairs = [(workflow, seq) for workflow, awaited in batch for seq in awaited]
+        workflows = list({workflow for workflow, _ in batch})
+        of_pairs = [workflow for workflow, _ in pairs], [seq for _, seq in pairs]
+        rows: dict[UUID, list[Mapping[str, Any]]] = {}
+        for row in await self._ledger.pool.fetch(statements.FRESH, workflows, *of_pairs):
+            rows.setdefault(row["workflow_id"], []).append(dict(row))
+        return [history_of(rows.get(workflow, [])) for workflow, _ in batch]
 
     async def ring(self, domain: str) -> int:
         """End sleeps and waits of a domain's workflows that are over, up to 500; returns how many."""
@@ -131,9 +142,14 @@ def history_of(rows: Sequence[Mapping[str, Any]]) -> History:
     """What is recorded of a workflow; of one that has ended meanwhile, nothing."""
     if not rows:
         return History()
-    steps = [Step(**{name: row[name] for name in _STEP}) for row in rows if row["seq"] is not None]
+    steps = [step_of(row) for row in rows if row["seq"] is not None]
     first = rows[0]
     return History(steps=steps, told=first["told"], cancel=first["cancel"], origin=first["origin"])
+
+
+def step_of(row: Mapping[str, Any]) -> Step:
+    """A step, of its row."""
+    return Step(**{name: row[name] for name in _STEP})
 
 
 def _parking_arrays(parkings: Sequence[Parking]) -> list[list[Any]]:

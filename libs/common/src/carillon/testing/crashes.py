@@ -111,7 +111,7 @@ class CrashingRehearsal(Rehearsal):
 
         async def execute(delivery: Delivery, acknowledge: Acknowledge) -> None:
             task = asyncio.current_task()
-            assert task is not None  # noqa: S101 - a transport executes deliveries in tasks
+            assert task is not None
             executed.add(task)
             task.add_done_callback(executed.discard)
             await self.deaths.come(f"{delivery.task} has been taken", receiver.worker)

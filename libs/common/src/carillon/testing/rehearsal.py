@@ -222,6 +222,8 @@ class Rehearsal:
             metrics=Metrics(),
             results=self._broker.results,
             concurrency=self._concurrency,
+            # None waits in memory, so that code that does something else the second time is found.
+            kept=0,
         )
         self._receivers.append(receiver)
         await self.platform.ledger.enrol(receiver.worker, tasks.domain, "here", 0, "rehearsal", self._concurrency)

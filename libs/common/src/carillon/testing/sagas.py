@@ -33,11 +33,11 @@ class Way(StrEnum):
     CANCELLED_AFTER = "the workflow is cancelled after its effect"
 
 
-class Refused(PermanentError):
+class RefusedError(PermanentError):
     """The step did nothing."""
 
 
-class Broken(CarillonError):
+class BrokenError(CarillonError):
     """The step broke, and whether it did something is not known."""
 
 
@@ -148,16 +148,16 @@ def _spoilt_code(task: Task[..., Any], rehearsal: CrashingRehearsal, way: Way) -
 
     async def spoilt(*args: Any, **kwargs: Any) -> Any:
         if way is Way.REFUSED:
-            raise Refused("it was to refuse")
+            raise RefusedError("it was to refuse")
         if way is Way.UNKNOWN_BEFORE:
-            raise Broken("it was to break")
+            raise BrokenError("it was to break")
         if way is Way.CANCELLED_BEFORE:
             await rehearsal.cancel_first("the check cancels it")
         returned = code(*args, **kwargs)
         if is_async:
             returned = await returned
         if way is Way.UNKNOWN_AFTER:
-            raise Broken("it was to break")
+            raise BrokenError("it was to break")
         if way is Way.CANCELLED_AFTER:
             await rehearsal.cancel_first("the check cancels it")
         return returned

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NoReturn
@@ -16,7 +18,6 @@ import structlog
 from carillon import clock
 from carillon.errors import Cancelled, DeadlineExceeded, DivergedError, Snooze
 from carillon.ledger.group_commit import SERVER_AWAY
-from carillon.ledger.records import Delivery
 from carillon.ledger.statements.rows import clock_of
 from carillon.platform import Platform
 from carillon.stored_results import ResultGoneError, stored_in
@@ -34,26 +35,35 @@ NEWER = timedelta(seconds=5)
 #: Code of a workflow that executes for longer does something that belongs into a task, and nothing else can go on.
 LONG_SECONDS = 1.0
 
+#: Workflows that wait in a worker's memory, some 20 KiB each; others are executed over their record.
+KEPT = 1_000
+
 #: What a workflow returned; raises what it raised.
 Outcome = Callable[[], Any]
 
 
 class Activations:
-    """Lets the workflows of one worker go on, each until it has ended or waits."""
+    """Lets the workflows of one worker go on, each until it has ended or waits.
 
-    def __init__(self, platform: Platform, worker: UUID, domain: str) -> None:
+    The last `kept` that wait stay where they are, in memory: when it is their turn again, and nobody else had them
+    meanwhile, they are told what is new, and go on. All others, and all after a crash, are executed over their record.
+    """
+
+    def __init__(self, platform: Platform, worker: UUID, domain: str, *, kept: int = KEPT) -> None:
         self._platform = platform
         self._ledger = platform.ledger.workflows
         self._worker = worker
         self._domain = domain
+        self._most = kept
+        #: By the run, oldest first: what waits, and the attempt in which it goes on.
+        self._waiting: OrderedDict[UUID, tuple[Activation, int]] = OrderedDict()
 
     async def advance(self, execution: Execution) -> Outcome | None:
         """Let a workflow go on; returns how it ended, and None where it waits, which the ledger knows then."""
         try:
-            history = await self._history(execution.delivery)
-            code = _code_for(execution, history)
-            activation = self._activate(execution, code, history)
+            activation, history, code = await self._go_on(execution)
             if activation.is_over:
+                activation.leave()
                 return _outcome(activation, history)
             await self._park(execution, code, activation, history)
         except asyncio.CancelledError:
@@ -62,10 +72,29 @@ class Activations:
             return _raising(error)
         return None
 
-    async def _history(self, delivery: Delivery) -> History:
-        if delivery.attempt == 1:
-            return History()
-        history = await persist(lambda: self._ledger.history(delivery.id))
+    def close(self) -> None:
+        """Give up what waits in memory."""
+        while self._waiting:
+            self._waiting.popitem()[1][0].leave()
+
+    async def _go_on(self, execution: Execution) -> tuple[Activation, History, WorkflowTask[..., Any]]:
+        delivery = execution.delivery
+        waiting, attempt = self._waiting.pop(delivery.id, (None, 0))
+        if waiting is not None and attempt == delivery.attempt:
+            fresh = await self._whole(await persist(lambda: self._ledger.fresh((delivery.id, waiting.awaits))))
+            with _timed():
+                waiting.resume(fresh)
+            return waiting, fresh, _code_for(execution, fresh)
+        if waiting is not None:
+            waiting.leave()
+        history = History()
+        if delivery.attempt > 1:
+            history = await self._whole(await persist(lambda: self._ledger.history(delivery.id)))
+        code = _code_for(execution, history)
+        return self._activate(execution, code, history), history, code
+
+    async def _whole(self, history: History) -> History:
+        """What is recorded, with the results that are too large for a row."""
         large = [step for step in history.steps if step.run_id is not None and stored_in(step.run_id, step.result)]
         if not large:
             return history
@@ -90,10 +119,8 @@ class Activations:
             priority=execution.delivery.priority,
             traceparent=execution.delivery.traceparent,
         )
-        began = time.perf_counter()
-        activation.advance(lambda: code.original_func(**arguments))
-        if (seconds := time.perf_counter() - began) > LONG_SECONDS:
-            log.warning("workflow's own code took long; let a task do that", seconds=round(seconds, 3))
+        with _timed():
+            activation.advance(lambda: code.original_func(**arguments))
         return activation
 
     async def _park(
@@ -111,8 +138,13 @@ class Activations:
             steps=activation.new,
             voided=activation.voided,
         )
-        if await persist(lambda: self._platform.park(self._worker, parking)):
-            await self._see_to(delivery.id, parking)
+        if not await persist(lambda: self._platform.park(self._worker, parking)):
+            activation.leave()
+            return
+        self._waiting[delivery.id] = activation, delivery.attempt + 1
+        while len(self._waiting) > self._most:
+            self._waiting.popitem(last=False)[1][0].leave()
+        await self._see_to(delivery.id, parking)
 
     async def _see_to(self, workflow: UUID, parking: Parking) -> None:
         """What follows when a workflow waits."""
@@ -123,6 +155,14 @@ class Activations:
                 await self._ledger.look_back([workflow])
             except (*SERVER_AWAY, asyncpg.PostgresError) as error:
                 log.warning("a workflow waits for the sweeper to be given its events", error=repr(error))
+
+
+@contextmanager
+def _timed() -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    if (seconds := time.perf_counter() - began) > LONG_SECONDS:
+        log.warning("workflow's own code took long; let a task do that", seconds=round(seconds, 3))
 
 
 def _code_for(execution: Execution, history: History) -> WorkflowTask[..., Any]:

@@ -24,7 +24,7 @@ from carillon.stored_results import is_large
 from carillon.task import Task
 from carillon.telemetry.metrics import Metrics
 from carillon.transports.port import Acknowledge
-from carillon.worker.activations import Activations
+from carillon.worker.activations import KEPT, Activations
 from carillon.worker.attempt import Attempt, overrun
 from carillon.worker.children import Children
 from carillon.worker.ending import Endings, persist
@@ -55,6 +55,7 @@ class Receiver:
         metrics: Metrics,
         results: Results,
         concurrency: int,
+        kept: int = KEPT,
     ) -> None:
         self._platform = platform
         self.worker = worker
@@ -64,7 +65,7 @@ class Receiver:
         self._resources = {Policies: self.policies, **resources}
         self._metrics = metrics
         self._endings = Endings(platform, worker, domain, middlewares=middlewares, metrics=metrics, results=results)
-        self._workflows = Activations(platform, worker, domain)
+        self._workflows = Activations(platform, worker, domain, kept=kept)
         self._threads = Threads(domain)
         settings = platform.settings
         self._children = Children(
@@ -131,6 +132,7 @@ class Receiver:
 
     async def close(self) -> None:
         """Let go of the threads, where what still runs goes on, and end the child processes."""
+        self._workflows.close()
         self._threads.close()
         await self._children.close()
 

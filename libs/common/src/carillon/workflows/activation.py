@@ -1,4 +1,4 @@
-"""One activation of a workflow: its code is executed over what is recorded, and on to where it has to wait.
+"""The code of a workflow while it executes: over what is recorded, and on to where it has to wait.
 
 The record is the list of steps in the order in which the code asked for them. Each says which ends of steps the code
 had been told of since the step before, in order; so what is told is told again in that order, one by one, and the code
@@ -18,10 +18,8 @@ from uuid import UUID
 from carillon.errors import DivergedError, OutsideWorkflowError, StepCancelledError, StepFailedError, StuckError
 from carillon.ledger.records import NewRun
 from carillon.workflows.loop import WorkflowLoop, WorkflowTimer
-from carillon.workflows.records import CANCELLATION, History, Kind, NewStep, Step
+from carillon.workflows.records import CANCELLATION, MOST_STEPS, History, Kind, NewStep, Step
 
-#: A workflow of more steps reads too much each time it goes on; its parts can be workflows of their own.
-MOST_STEPS = 10_000
 _GOOD = frozenset({"completed", "partial"})
 
 #: Makes of a step's result, as it is recorded, what the code gets.
@@ -69,11 +67,16 @@ class _Awaited:
 
 
 class Activation:
-    """Executes the code of a workflow once. Make one, let it `advance`, read what came of it, and drop it."""
+    """Executes the code of a workflow.
+
+    Make one, let it `advance`, read what came of it, and let it `leave`; or keep it where it waits, and let it `resume`
+    when there is more to tell, which spares it the way there.
+    """
 
     def __init__(self, history: History, now: datetime) -> None:
         self._history = history
         self._records = {step.seq: step for step in history.steps}
+        self._recorded = len(history.steps)
         began = history.steps[0].at if history.steps else now
         self.loop = WorkflowLoop(self, began.timestamp())  # type: ignore[abstract] # the rest refuses
         self._asked_for = 0
@@ -96,7 +99,7 @@ class Activation:
     @property
     def is_replaying(self) -> bool:
         """Whether the code does again what it did before."""
-        return self._asked_for < len(self._records)
+        return self._asked_for < self._recorded
 
     @property
     def now(self) -> datetime:
@@ -123,18 +126,29 @@ class Activation:
     def advance(self, code: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Execute the code until it has ended or waits."""
         with self.loop.entered():
-            try:
-                self._main = self.loop.create_task(code())
-                self.loop.turn()
-                self._again()
-                self._on()
-                if not self.is_over:
-                    self._wait()
-            except (DivergedError, OutsideWorkflowError) as fault:
-                self._fault = fault
-            finally:
-                self._is_left = True
-                self.loop.leave()
+            self._main = self.loop.create_task(code())
+            self.loop.turn()
+            self._again()
+            self._on()
+
+    def resume(self, fresh: History) -> None:
+        """Go on where it waits: `fresh` has, of the steps that it awaits, those that have ended."""
+        self.new, self.voided, self.unwanted = [], [], []
+        self._history = fresh
+        self._records |= {step.seq: step for step in fresh.steps}
+        with self.loop.entered():
+            self._on()
+
+    def leave(self) -> None:
+        """Give up the code where it waits. It cannot go on after that."""
+        self._is_left = True
+        with self.loop.entered():
+            self.loop.leave()
+
+    @property
+    def awaits(self) -> list[int]:
+        """The steps whose ends it was not told."""
+        return list(self._awaited)
 
     def ask(self, asked: Asked) -> asyncio.Future[Any]:
         """Take a step that the code asks for; the future is done when its end is told."""
@@ -172,12 +186,18 @@ class Activation:
                 self._tell(seq)
             if self._asked_for < step.seq and self._fault is None:
                 does = "it ends before that" if self.is_over else "it waits for something else"
-                self._diverge(step, f"now {does}")
+                self._fault = _diverged(step, f"now {does}")
             if self._fault is not None:
                 return
 
     def _on(self) -> None:
-        """Tell the code what it was not told yet, in the order in which it came."""
+        """Tell the code what it was not told yet, in the order in which it came, until it has ended or waits."""
+        if self._fault is None:
+            self._tell_fresh()
+        if not self.is_over:
+            self._wait()
+
+    def _tell_fresh(self) -> None:
         if self._history.cancel is not None and not self.knows_cancel:
             self._tell(CANCELLATION)
         ended = [step for step in self._history.steps if step.outcome is not None and step.seq not in self._told]
@@ -256,19 +276,11 @@ class Activation:
 
     def _compare(self, step: Step, asked: Asked) -> None:
         if (step.kind, step.name) != (asked.kind, asked.name):
-            self._diverge(step, f"now it is the {_word(asked.kind, asked.name)}")
+            self._raise(_diverged(step, f"now it is the {_word(asked.kind, asked.name)}"))
         elif step.digest != asked.digest:
-            self._diverge(step, "now it has other arguments")
+            self._raise(_diverged(step, "now it has other arguments"))
         elif list(step.saw) != self._saw:
-            self._diverge(step, f"it came after {_ends(step.saw)}, and now comes after {_ends(self._saw)}")
-
-    def _diverge(self, step: Step, how: str) -> None:
-        message = (
-            f"step {step.seq} was the {_word(step.kind, step.name)}, and {how}: the code is not what it was, or asks "
-            "for the time, random values or the world outside itself (use flow.now(), flow.random and steps). Deploy "
-            "the code that the workflow began with, keep it as an earlier version, or fork it from a step before"
-        )
-        self._raise(DivergedError(message))
+            self._raise(_diverged(step, f"it came after {_ends(step.saw)}, and now comes after {_ends(self._saw)}"))
 
     def _raise(self, fault: DivergedError | OutsideWorkflowError) -> None:
         """Fail, whatever the code does with the error."""
@@ -283,6 +295,14 @@ class Activation:
         self.voided.append(seq)
         if one.run_id is not None:
             self.unwanted.append(one.run_id)
+
+
+def _diverged(step: Step, how: str) -> DivergedError:
+    return DivergedError(
+        f"step {step.seq} was the {_word(step.kind, step.name)}, and {how}: the code is not what it was, or asks for "
+        "the time, random values or the world outside itself (use flow.now(), flow.random and steps). Deploy the code "
+        "that the workflow began with, keep it as an earlier version, or fork it from a step before"
+    )
 
 
 def _settle(future: asyncio.Future[Any], asked: Asked, step: Step) -> None:

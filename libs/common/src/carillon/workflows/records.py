@@ -14,6 +14,8 @@ Kind = Literal["task", "sleep", "event", "approval", "repair"]
 
 #: In the list of what was seen, that somebody wants the workflow cancelled.
 CANCELLATION = 0
+#: A workflow of more steps reads too much each time it goes on; its parts can be workflows of their own.
+MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

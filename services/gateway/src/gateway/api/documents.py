@@ -26,6 +26,7 @@ CONFIG = OpenAPIConfig(
         Tag("Tasks", "What can be done, and asking for it."),
         Tag("Runs", "What was asked for, and what became of it."),
         Tag("Steering", "Cancel, pause, resume and repeat: one run, a whole queue, or many runs that were looked at."),
+        Tag("Workflows", "Work of many steps: how far it is, what it waits for, and what it asks people."),
         Tag("Dead letters", "What failed for good, by what went wrong; and what to do about it."),
         Tag("Schedules", "What happens by itself, and when."),
         Tag("Events", "What happened: CloudEvents in, and the newest ones out."),

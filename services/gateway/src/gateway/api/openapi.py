@@ -16,6 +16,7 @@ from gateway.api.runs import SEARCH
 from gateway.api.schedules import NEWEST
 from gateway.api.selections import ACT, SELECT
 from gateway.api.steering import REPLAY
+from gateway.api.workflows import APPROVALS, DECISION, FORK, STEPS, WORKFLOWS
 from gateway.errors import KINDS
 from gateway.problems import MEDIA_TYPE
 from gateway.submissions import BATCH, KICK, SUBMIT
@@ -41,6 +42,9 @@ _EXAMPLE = {
 }
 
 
+DECIDED = "/api/v1/workflows/{id}/steps/{seq}/decision"
+
+
 def _json(schema: Mapping[str, Any], **example: object) -> dict[str, Any]:
     return {"application/json": {"schema": schema, "example": example}}
 
@@ -56,6 +60,7 @@ _WISHES: dict[tuple[str, str], dict[str, Any]] = {
         )
     },
     ("/api/v1/runs/{id}/replay", "post"): _json(REPLAY, args={"source": "platform"}, reason="the source is back"),
+    ("/api/v1/workflows/{id}/fork", "post"): _json(FORK, step=3, reason="the carrier is back"),
     ("/api/v1/dead-letters/{fingerprint}/replay", "post"): _json(REPLAY_GROUP, rate=10, canary=True, reason="mended"),
     ("/api/v1/dead-letters/{fingerprint}/discard", "post"): _json(DISCARD, reason="known, and harmless"),
     ("/api/v1/dead-letters/{fingerprint}/redeliver", "post"): _json(REDELIVER_GROUP, limit=1, reason="mended"),
@@ -77,6 +82,7 @@ _ACCEPT: dict[tuple[str, str], dict[str, Any]] = {
         }
     },
     **_WISHES,
+    (DECIDED, "post"): _json(DECISION, approve=True, reason="the customer agreed"),
     ("/api/v1/keys", "post"): _json(CREATE, name="ada", reason="joins the team"),
     ("/api/v1/selections", "post"): _json(
         SELECT, action="cancel", filters={"task": "reports.report_operations", "state": ["queued"]}
@@ -106,6 +112,9 @@ _QUERIES: dict[tuple[str, str], Mapping[str, Any]] = {
     ("/api/v1/runs", "get"): SEARCH,
     ("/api/v1/tasks/history", "get"): SEARCH,
     ("/api/v1/statistics", "get"): WINDOW,
+    ("/api/v1/workflows", "get"): WORKFLOWS,
+    ("/api/v1/workflows/{id}", "get"): STEPS,
+    ("/api/v1/approvals", "get"): APPROVALS,
     ("/api/v1/tasks/scheduled/{name}/fires", "get"): NEWEST,
     ("/api/v1/events", "get"): NEWEST,
     ("/api/v1/audit", "get"): AUDIT,
@@ -176,7 +185,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         content = _ACCEPT[path, method]
         operation["requestBody"] = {"required": (path, method) not in _WISHES, "content": content}
         statuses += _WITH_BODY
-        statuses += _STEERING if (path, method) in _WISHES or path in (*_SUBMITTING, CLOSED) else ()
+        statuses += _STEERING if (path, method) in _WISHES or path in (*_SUBMITTING, CLOSED, DECIDED) else ()
         if path in _SUBMITTING:
             parameters.append(_IDEMPOTENCY_KEY)
     responses = operation["responses"]

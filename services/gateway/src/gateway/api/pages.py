@@ -58,6 +58,12 @@ def runs() -> Response[str]:
     return _page("runs.html", here="runs")
 
 
+@get("/approvals", include_in_schema=False, sync_to_thread=False)
+def approvals() -> Response[str]:
+    """What workflows ask people; its script fills it."""
+    return _page("approvals.html", here="approvals")
+
+
 @get(["/dead-letters", "/dead-letters/{fingerprint:str}"], include_in_schema=False, sync_to_thread=False)
 def dead_letters() -> Response[str]:
     """What needs a person, or one group of it; its script reads from the address which."""

@@ -125,6 +125,8 @@ class RunDetails(View, frozen=True, kw_only=True):
 
     task_id: UUID
     id: UUID
+    #: Whether it is a workflow that has waited for something: `GET /api/v1/workflows/{id}` has its steps.
+    is_workflow: bool
     task: str
     domain: str
     status: str
@@ -175,8 +177,10 @@ class RunDetails(View, frozen=True, kw_only=True):
     after: AfterView | None
     #: The runs that it waits or waited for, at most 500.
     needs: list[NeedView]
-    #: The run that submitted it, and those that it submitted, at most 500.
+    #: The run that submitted it, and as which step of it if that is a workflow.
     parent_id: UUID | None
+    step: int | None
+    #: Those that it submitted, at most 500.
     children: list[RunSummary]
     #: The run that it repeats, and those that repeat it.
     replay_of: UUID | None

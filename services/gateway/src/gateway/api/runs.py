@@ -94,6 +94,7 @@ async def run_details(id: str, platform: Platform) -> RunDetails:  # noqa: A002 
         result=None if stored else row["result"],
         stored_result=stored and StoredResultView(bytes=stored.bytes, url=url),
         task_id=row["id"],
+        is_workflow=row["wake_at"] is not None,
         status=row["state"],
         worker=workers.get(row["worker_id"]),
         worker_heard_at=await history.heard_of(row["worker_id"]) if row["state"] == State.RUNNING else None,

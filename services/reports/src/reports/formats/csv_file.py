@@ -6,12 +6,14 @@ import csv
 from typing import TYPE_CHECKING
 
 from reports.dataset import Runs, Totals, add
+from reports.periods import PeriodTotals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from reports.dataset import OperationsData
+    from reports.dataset import OperationsData, TaskLine, TimeLine
+    from reports.periods import PeriodData
 
 COLUMNS = (
     "table",
@@ -27,6 +29,8 @@ COLUMNS = (
     "said_24_hours",
     "said_14_days",
 )
+#: Of a report over a period, which counts no events.
+PERIOD_COLUMNS = COLUMNS[:-2]
 #: What a spreadsheet may take for a formula, full-width forms included; and the guard itself, so that it can be undone.
 _DANGEROUS = tuple("=+-@\t\r\n'\uff1d\uff0b\uff0d\uff20")
 
@@ -43,31 +47,62 @@ def unguarded(text: str) -> str:
 
 def write(data: OperationsData, path: Path) -> None:
     """Write the data set; numbers are bare, times are ISO 8601, names are guarded."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows(_rows(data))
+    _put(path, COLUMNS, _rows(data))
+
+
+def write_period(data: PeriodData, path: Path) -> None:
+    """Write the data set of a period in the same way."""
+    _put(path, PERIOD_COLUMNS, (*_task_rows(data.tasks), *_time_rows("day", data.days)))
 
 
 def read_totals(path: Path) -> Totals:
     """Add up the file as a stranger would read it."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _read(path)
     events = [row for row in rows if row["table"] == "event"]
     return Totals(
-        recent=add(_runs(row) for row in rows if row["table"] == "task"),
-        fortnight=add(_runs(row) for row in rows if row["table"] == "day"),
+        recent=_total(rows, "task"),
+        fortnight=_total(rows, "day"),
         events_recent=sum(int(row["said_24_hours"]) for row in events),
         events_fortnight=sum(int(row["said_14_days"]) for row in events),
     )
 
 
-def _rows(data: OperationsData) -> Iterable[dict[str, object]]:
-    for task in data.tasks:
+def read_period_totals(path: Path) -> PeriodTotals:
+    """Add up the file of a period."""
+    rows = _read(path)
+    return PeriodTotals(tasks=_total(rows, "task"), days=_total(rows, "day"))
+
+
+def _put(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _total(rows: Iterable[Mapping[str, str]], table: str) -> Runs:
+    return add(_runs(row) for row in rows if row["table"] == table)
+
+
+def _task_rows(tasks: Iterable[TaskLine]) -> Iterable[dict[str, object]]:
+    for task in tasks:
         yield {"table": "task", "name": guarded(task.name), **_figures(task)}
-    for table, lines in (("hour", data.hours), ("day", data.days)):
-        for line in lines:
-            yield {"table": table, "start_utc": f"{line.start:%Y-%m-%dT%H:%M:%SZ}", **_figures(line)}
+
+
+def _time_rows(table: str, lines: Iterable[TimeLine]) -> Iterable[dict[str, object]]:
+    for line in lines:
+        yield {"table": table, "start_utc": f"{line.start:%Y-%m-%dT%H:%M:%SZ}", **_figures(line)}
+
+
+def _rows(data: OperationsData) -> Iterable[dict[str, object]]:
+    yield from _task_rows(data.tasks)
+    yield from _time_rows("hour", data.hours)
+    yield from _time_rows("day", data.days)
     for event in data.events:
         said = {"said_24_hours": event.recent, "said_14_days": event.fortnight}
         yield {"table": "event", "name": guarded(event.name), **said}

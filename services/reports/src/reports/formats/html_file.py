@@ -11,19 +11,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from reports import palette
-from reports.layout import lay_out, totals_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from reports.charts import Chart
-    from reports.dataset import OperationsData, Totals
+    from reports.layout import Page
 
 _BREAKS = re.compile(r"(?<=[._/:-])")
 
 
-def write(data: OperationsData, charts: Mapping[str, Chart], path: Path) -> None:
+def write(page: Page, charts: Mapping[str, Chart], path: Path) -> None:
     """Write the page; every name is escaped by the template engine."""
     # Names are data from anywhere: escaping is on for every template, whatever it is called.
     environment = Environment(
@@ -35,7 +34,7 @@ def write(data: OperationsData, charts: Mapping[str, Chart], path: Path) -> None
         for key, chart in charts.items()
     }
     html = environment.get_template("operations.html.j2").render(
-        page=lay_out(data),
+        page=page,
         charts=pictures,
         ink=palette.INK,
         faint=palette.FAINT,
@@ -52,12 +51,12 @@ def breakable(name: str) -> Markup:
     return Markup("<wbr>").join(escape(part) for part in _BREAKS.split(name))
 
 
-def read_totals(path: Path) -> Totals:
-    """Add up the tables of the page."""
+def read_tables(path: Path, keys: Iterable[str]) -> dict[str, list[dict[str, str]]]:
+    """The rows of each of these tables, by the title of the column; none where the page has no such table."""
     reader = _Tables()
     reader.feed(path.read_text(encoding="utf-8"))
-    tables = {"tasks": [], "days": [], "events": [], **reader.tables}
-    return totals_of({key: [dict(zip(rows[0], row, strict=True)) for row in rows[1:]] for key, rows in tables.items()})
+    tables = {key: reader.tables.get(key, [[]]) for key in keys}
+    return {key: [dict(zip(rows[0], row, strict=True)) for row in rows[1:]] for key, rows in tables.items()}
 
 
 class _Tables(HTMLParser):

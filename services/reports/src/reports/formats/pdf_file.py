@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.resources import files
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import typst
 from pypdf import PdfReader
 
 from reports import palette
-from reports.layout import COLUMNS, TITLES, lay_out, totals_of
+from reports.layout import COLUMNS
 from reports.wording import NOTHING
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reports.charts import Chart
-    from reports.dataset import OperationsData, Totals
+    from reports.layout import Page
 
 _COLUMN = re.compile("|".join(COLUMNS))
 _COLOURS = {
@@ -33,27 +34,28 @@ _COLOURS = {
 }
 
 
-def write(data: OperationsData, charts: Mapping[str, Chart], template: bytes, path: Path) -> None:
+def write(page: Page, as_of: datetime, charts: Mapping[str, Chart], path: Path) -> None:
     """Typeset the report. The compiler is rooted in the file's own folder and sees no font of the machine."""
     pictures = {key: {"title": chart.title, "text": chart.text, "svg": chart.svg} for key, chart in charts.items()}
-    moment = {field: getattr(data.as_of, field) for field in ("year", "month", "day", "hour", "minute", "second")}
+    template = files("reports").joinpath("templates/operations.typ").read_bytes()
+    moment = {field: getattr(as_of, field) for field in ("year", "month", "day", "hour", "minute", "second")}
     compiler = typst.Compiler(
         root=str(path.parent),
         ignore_system_fonts=True,
         sys_inputs={
-            "page": lay_out(data).model_dump_json(),
+            "page": page.model_dump_json(),
             "colours": json.dumps(_COLOURS),
             "as_of": json.dumps(moment),
             "charts": json.dumps(pictures),
         },
     )
-    path.write_bytes(_compiled(compiler, template, data.as_of.replace(microsecond=0)))
+    path.write_bytes(_compiled(compiler, template, as_of.replace(microsecond=0)))
 
 
-def read_totals(path: Path) -> Totals:
-    """Add up the lines of the tables, as they stand on the pages."""
+def read_tables(path: Path, titles: Mapping[str, str]) -> dict[str, list[Mapping[str, str]]]:
+    """The rows of the tables with these titles, as they stand on the pages, by the title of the column."""
     lines = [line for page in PdfReader(path).pages for line in page.extract_text().splitlines()]
-    return totals_of({key: list(_rows(lines, title)) for key, title in TITLES.items()})
+    return {key: list(_rows(lines, title, frozenset(titles.values()))) for key, title in titles.items()}
 
 
 def _compiled(compiler: typst.Compiler, template: bytes, moment: datetime) -> bytes:
@@ -70,12 +72,11 @@ def _compiled(compiler: typst.Compiler, template: bytes, moment: datetime) -> by
     return written
 
 
-def _rows(lines: Sequence[str], title: str) -> Iterable[Mapping[str, str]]:
+def _rows(lines: Sequence[str], title: str, titles: frozenset[str]) -> Iterable[Mapping[str, str]]:
     """The figures below a title by column; the names are not needed to add up, and the total line is left out."""
     if title not in lines:
         return
     below = lines[lines.index(title) + 1 :]
-    titles = set(TITLES.values())
     section = list(takewhile(lambda line: line not in titles, below))
     columns = _COLUMN.findall(section[0]) if section else []
     figures = re.compile(r"(?:^|\s)" + r"\s".join([rf"([\d,.]+|{NOTHING})"] * len(columns)) + r"$")

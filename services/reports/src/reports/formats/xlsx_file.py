@@ -11,6 +11,7 @@ from python_calamine import CalamineWorkbook
 from reports import wording
 from reports.dataset import TITLE, Runs, Totals, add
 from reports.palette import COLOURS, FAINT, HEAD, INK, RULE
+from reports.periods import PeriodTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from xlsxwriter.worksheet import Worksheet
 
     from reports.dataset import OperationsData, TimeLine
+    from reports.periods import PeriodData
 
-SUMMARY, TASKS, HOURS, DAYS, EVENTS = "Summary", "By task", "By hour", "By day", "Events"
+SUMMARY, TASKS, HOURS, DAYS, EVENTS, ABOUT = "Summary", "By task", "By hour", "By day", "Events", "About"
 #: What the first column of a sheet holds.
 _KEYS = {TASKS: "Task", HOURS: "Hour (UTC)", DAYS: "Day (UTC)", EVENTS: "Event"}
 _COUNTS = ("Runs", "Completed", "Failed", "Cancelled", "Other")
@@ -51,8 +53,7 @@ class Looks(NamedTuple):
 
 def write(data: OperationsData, path: Path) -> None:
     """Write the workbook; its dates are the report's, so the same data gives the same bytes."""
-    book = xlsxwriter.Workbook(str(path), _OPTIONS)
-    book.set_properties({"title": wording.title(data), "author": "Carillon", "created": _naive(data.as_of)})
+    book = _book(path, wording.title(data), data.as_of)
     looks = _looks(book)
     summary = book.add_worksheet(SUMMARY)
     _table(book, looks, TASKS, [(line.name, line) for line in data.tasks])
@@ -63,16 +64,44 @@ def write(data: OperationsData, path: Path) -> None:
     book.close()
 
 
+def write_period(data: PeriodData, path: Path) -> None:
+    """Write the workbook of a period in the same way: its tasks, its days, and what there is to know of them."""
+    book = _book(path, wording.period_title(data), data.as_of)
+    looks = _looks(book)
+    _table(book, looks, TASKS, [(line.name, line) for line in data.tasks])
+    _table(book, looks, DAYS, _timed(data.days))
+    about = _sheet(book, looks, ABOUT, (wording.period_title(data),), (100,))
+    for row, remark in enumerate((wording.period_summary(data), wording.SUCCESS_RULE), start=1):
+        about.write_string(row, 0, remark, looks.faint)
+    book.close()
+
+
+def read_period_totals(path: Path) -> PeriodTotals:
+    """Add up the sheets of a period."""
+    book = CalamineWorkbook.from_path(path)
+    return PeriodTotals(tasks=_total(book, TASKS), days=_total(book, DAYS))
+
+
 def read_totals(path: Path) -> Totals:
     """Add up the sheets with another library than the one that wrote them."""
     book = CalamineWorkbook.from_path(path)
     events = book.get_sheet_by_name(EVENTS).to_python()[1:]
     return Totals(
-        recent=add(_runs(row) for row in book.get_sheet_by_name(TASKS).to_python()[1:]),
-        fortnight=add(_runs(row) for row in book.get_sheet_by_name(DAYS).to_python()[1:]),
+        recent=_total(book, TASKS),
+        fortnight=_total(book, DAYS),
         events_recent=sum(_whole(row[1]) for row in events),
         events_fortnight=sum(_whole(row[2]) for row in events),
     )
+
+
+def _book(path: Path, title: str, as_of: datetime) -> Workbook:
+    book = xlsxwriter.Workbook(str(path), _OPTIONS)
+    book.set_properties({"title": title, "author": "Carillon", "created": _naive(as_of)})
+    return book
+
+
+def _total(book: CalamineWorkbook, sheet: str) -> Runs:
+    return add(_runs(row) for row in book.get_sheet_by_name(sheet).to_python()[1:])
 
 
 def _looks(book: Workbook) -> Looks:

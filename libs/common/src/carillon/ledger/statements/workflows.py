@@ -121,6 +121,16 @@ from carillon.runs_live r left join carillon.steps s on s.workflow_id = r.id
 where r.id = any($1::uuid[]) order by r.id, s.seq
 """
 
+#: The same for code that waits where it was: of the steps `$3` of the workflows `$2` those that have ended.
+FRESH = """
+select r.id as workflow_id, coalesce(r.told, 0) as told, r.cancel, r.origin, s.seq, s.kind, s.name, s.saw, s.at,
+    s.digest, s.run_id, s.outcome, s.result, s.error, s.attempt, s.started_at, s.ended_at
+from carillon.runs_live r left join (
+    unnest($2::uuid[], $3::int[]) as a(workflow_id, seq) join carillon.steps s using (workflow_id, seq)
+) on workflow_id = r.id and s.outcome is not null
+where r.id = any($1::uuid[])
+"""
+
 #: Ends sleeps, and waits that have lasted long enough.
 RING = f"""
 with due as (
@@ -150,7 +160,8 @@ with late as (
       and state in ('pending', 'queued', 'retrying', 'paused')
     limit 500 for update skip locked
 ), asked as (
-    update carillon.runs_live r set run_at = now(), state = case when r.state = 'pending' then 'queued' else r.state end,
+    update carillon.runs_live r set run_at = now(),
+        state = case when r.state = 'pending' then 'queued' else r.state end,
         cancel = jsonb_build_object('type', 'DeadlineExceeded',
             'message', 'it was not ended by its deadline, ' || to_char(r.deadline_at at time zone 'UTC',
                 'YYYY-MM-DD HH24:MI:SS') || ' UTC')

@@ -32,7 +32,7 @@ from carillon.testing.memory.store import (
     same_work,
     work_of,
 )
-from carillon.testing.memory.workflows import MemoryWorkflows
+from carillon.testing.memory.workflows import MemoryForks, MemoryWorkflows
 
 #: What new ids are; those of another version derive from their cause.
 TIME_ORDERED = 7
@@ -50,8 +50,9 @@ class MemoryLedger(Ledger):
         self.conditions = MemoryConditions(self)
         self.followups = MemoryFollowups(self, self.followups.call_back)
         self.steering = MemorySteering(self)
-        self.replays = MemoryReplays(self)
+        self.replays: MemoryReplays = MemoryReplays(self)
         self.workflows: MemoryWorkflows = MemoryWorkflows(self)
+        self.forks = MemoryForks(self)
         self.circuits = MemoryCircuits(self)
         self.effects = MemoryEffects(self)
         self.last_good = MemoryLastGood(self)
@@ -143,6 +144,13 @@ class MemoryLedger(Ledger):
         if row["attempt"] != attempt:
             return False
         return self.store.may_start(row) or (row["state"], row["worker_id"]) == ("running", worker)
+
+    async def _finish(self, batch: Sequence[tuple[UUID, Finish]]) -> list[End]:
+        """End attempts; a rehearsal has a worker of each domain in one process, so that a batch may be of several."""
+        ended: dict[UUID, End] = {}
+        for worker, finish in batch:
+            ended |= await self._end(worker, [finish])
+        return [ended.get(finish.id, End(applied=False)) for _, finish in batch]
 
     async def _end(self, worker: UUID, ends: Sequence[Finish]) -> dict[UUID, End]:
         # Read before anything is written, as in `accept`.

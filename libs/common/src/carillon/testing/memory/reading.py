@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NoReturn, cast
@@ -15,11 +16,14 @@ from carillon.ledger.audit import Audit, AuditSearch
 from carillon.ledger.audit_chain import spelled
 from carillon.ledger.catalogue import Catalogue, Hearer, awaited_by, changes_limits, kept_limits, registered
 from carillon.ledger.changes import CONCERNING, Change, changes
-from carillon.ledger.history import SUMMARY, History
+from carillon.ledger.graph import Box, graph
+from carillon.ledger.history import MOST_ROWS, SUMMARY, History
 from carillon.ledger.pages import with_current_progress
 from carillon.ledger.schedules import Schedule, Schedules
+from carillon.ledger.steps import SeenWorkflow, StepPlace, assembled, seen_steps
 from carillon.ledger.waiting import in_words
 from carillon.testing.memory.counts import begin_anew, measured
+from carillon.testing.memory.steps import open_decisions, seen_rows
 from carillon.testing.memory.store import Row, Store, copied, refuse
 
 #: Workers that were silent for longer are not shown.
@@ -77,6 +81,33 @@ class MemoryHistory(History):
         ]
         replays = sorted((r for r in self._store.runs() if r["replay_of"] == id), key=lambda r: r["created_at"])
         return changes(run, await self.attempts(id), entries, await self.said_by(id), replays)
+
+    async def workflow(self, id: UUID, *, after: int = 0, limit: int = MOST_ROWS) -> SeenWorkflow | None:  # noqa: A002
+        """The workflow that a run is, with at most 500 of its steps, those after a number."""
+        run = await self.run(id)
+        if run is None or (run["wake_at"] is None and "workflow" not in self._policy(run["task"])):
+            return None
+        rows = seen_rows(self._store, run)
+        later = [row for row in rows if row["seq"] > after]
+        seen = next((row["saw"] for row in reversed(rows) if row["seq"] <= after and any(row["saw"])), ())
+        wanted = min(limit, MOST_ROWS)
+        counts = Counter((row["kind"], row["state"]) for row in rows)
+        return assembled(run, seen_steps(later[:wanted], seen), counts, more=len(later) > wanted)
+
+    async def graph(self, workflow: UUID) -> list[Box]:
+        """The steps of a workflow as boxes."""
+        run = await self.run(workflow)
+        return [] if run is None else graph(seen_steps(seen_rows(self._store, run)))
+
+    async def decisions(self, after: StepPlace | None = None, limit: int = MOST_ROWS) -> list[Mapping[str, Any]]:
+        """What workflows ask people: approvals and repairs, those first that wait longest."""
+        rows = open_decisions(self._store)
+        later = [row for row in rows if after is None or (row["at"], row["workflow_id"], row["seq"]) > after]
+        return [*later[: min(limit, MOST_ROWS)]]
+
+    def _policy(self, task: str) -> Mapping[str, Any]:
+        policy: Mapping[str, Any] = self._store.tasks.get(task, {}).get("policy", {})
+        return policy
 
     async def event(self, id: UUID) -> Row | None:  # noqa: A002
         """One event by the ledger's id."""

@@ -123,16 +123,22 @@ class MemoryReplays(Replays):
     ) -> Submitted:
         """Run a failed, cancelled or partial run again; asking twice makes one."""
         original = checked(run, self._store.ended.get(run))
+        submitted = await self.again(original, actor, args)
+        if submitted.created:
+            details = {"as_run": str(submitted.id), "edited": args is not None}
+            self._store.record(actor.did("run.replayed", str(run), reason, **details))
+        return submitted
+
+    async def again(self, original: Mapping[str, Any], actor: Actor, args: Mapping[str, Any] | None) -> Submitted:
+        """Run an ended run again, whatever became of it."""
+        run = original["id"]
         rows = {row["id"]: row for row in self._store.runs()}
         first = _first(rows, run)
         for row in rows.values():
             if row["state"] not in REPLAYABLE and row["replay_of"] and _first(rows, row["id"]) == first:
                 is_same = args is None or same_json(row["args"], as_kept(orjson.dumps(args).decode()))
                 return answer(row["id"], row["state"], is_same=is_same)
-        submitted = await self._memory.conditions.accept(repetition(original, actor, args))
-        details = {"as_run": str(submitted.id), "edited": args is not None}
-        self._store.record(actor.did("run.replayed", str(run), reason, **details))
-        return submitted
+        return await self._memory.conditions.accept(repetition(original, actor, args))
 
     async def replay_all(self, *_: object, **__: object) -> list[Submitted]:
         """Not in memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
@@ -10,7 +11,9 @@ from uuid import UUID
 from carillon import clock
 from carillon.errors import NotFoundError
 from carillon.ledger.audit import Actor
-from carillon.ledger.workflows import Parked, Workflows, decided, history_of, no_decision, runs_of
+from carillon.ledger.forks import Forks, check_forked, first_of, told_of
+from carillon.ledger.records import Submitted
+from carillon.ledger.workflows import Parked, Workflows, decided, history_of, no_decision, runs_of, step_of
 from carillon.testing.memory.cancelling import cancel_all
 from carillon.testing.memory.store import READY, Row, Store, copied, same_json
 from carillon.workflows.records import History, NewStep, Parking
@@ -70,6 +73,13 @@ class MemoryWorkflows(Workflows):
 
     async def _history(self, batch: Sequence[UUID]) -> list[History]:
         return [self._history_of(workflow) for workflow in batch]
+
+    async def _fresh(self, batch: Sequence[tuple[UUID, Sequence[int]]]) -> list[History]:
+        whole = [(self._history_of(workflow), awaited) for workflow, awaited in batch]
+        return [
+            replace(history, steps=[s for s in history.steps if s.seq in awaited and s.outcome is not None])
+            for history, awaited in whole
+        ]
 
     def _history_of(self, workflow: UUID) -> History:
         row = self._store.live.get(workflow)
@@ -191,6 +201,34 @@ class MemoryWorkflows(Workflows):
             row |= {"state": "queued", "run_at": clock.now()}
         if row["state"] in READY:
             self._store.wake_for(row)
+
+
+class MemoryForks(Forks):
+    """Makes forks."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        super().__init__(ledger)
+        self._memory = ledger
+        self._store = ledger.store
+
+    async def fork(
+        self, run: UUID, actor: Actor, reason: str | None = None, *, from_step: int | None = None
+    ) -> Submitted:
+        """Run a workflow that has ended again from a step on; what was before is not done again."""
+        original, rows = self._store.ended.get(run), store_steps(self._store, run)
+        steps = [step_of(row) for row in rows]
+        check_forked(run, original, steps)
+        assert original is not None
+        first = first_of(steps, from_step)
+        submitted = await self._memory.replays.again(original, actor, None)
+        if submitted.created:
+            kept = {row["seq"]: row | {"workflow_id": submitted.id} for row in rows if row["seq"] < first}
+            self._store.steps[submitted.id] = kept
+            begun = {"attempt": 2, "uncounted": 1, "told": told_of(steps, first), "wake_at": 0}
+            self._store.live[submitted.id] |= begun
+            details = {"as_run": str(submitted.id), "from_step": first}
+            self._store.record(actor.did("workflow.forked", str(run), reason, **details))
+        return submitted
 
 
 def _step_row(workflow: Row, step: NewStep) -> Row:

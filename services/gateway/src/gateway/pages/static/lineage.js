@@ -6,10 +6,10 @@ import { element, moment, runLink, state } from "./shared.js";
 export function lineage(run) {
   const parts = [
     run.replay_of ? box("repeats", element("a", { href: `/runs/${run.replay_of}` }, "this run")) : null,
-    run.parent_id ? box("submitted by", element("a", { href: `/runs/${run.parent_id}` }, "this run")) : null,
+    run.parent_id ? box(run.step ? `step ${run.step} of` : "submitted by", element("a", { href: `/runs/${run.parent_id}` }, run.step ? "this workflow" : "this run")) : null,
     run.cause ? box("answers", element("span", { class: "strong mono" }, run.cause.type), element("span", { class: "sub" }, run.cause.run_id ? element("a", { href: `/runs/${run.cause.run_id}` }, "said by this run") : `from ${run.cause.source}, by ${run.cause.actor}`)) : null,
     ...run.said.map(saidBox),
-    run.children.length ? element("div", { class: "said" }, element("div", {}, element("span", { class: "soft" }, `submitted ${run.children.length}`)), list(run.children)) : null,
+    run.children.length && !run.is_workflow ? element("div", { class: "said" }, element("div", {}, element("span", { class: "soft" }, `submitted ${run.children.length}`)), list(run.children)) : null,
     run.replays.length ? element("div", { class: "said" }, element("div", {}, element("span", { class: "soft" }, "repeated by")), list(run.replays)) : null,
   ].filter(Boolean);
   return parts.length ? element("div", { class: "chain" }, ...parts) : empty("It answers no event, said none, and submitted no other run.");

@@ -20,6 +20,18 @@ export function shape(name, properties = {}, ...children) {
   return made;
 }
 
+// Shares of a whole as a bar: of `counts` those of these names, in this order; what is few can still be seen.
+export function mix(counts, names) {
+  const total = names.reduce((sum, name) => sum + counts[name], 0);
+  let x = 0;
+  const bars = names.map((name) => {
+    const width = Math.max(1.2, (100 * counts[name]) / total);
+    x += width;
+    return shape("rect", { class: name, x: x - width, y: 0, width, height: 8 });
+  });
+  return shape("svg", { class: "mix", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" }, bars);
+}
+
 export function card(kind, title, note, ...children) {
   const notes = note instanceof Node ? note : element("span", { class: "soft" }, note ?? "");
   return element("section", { class: `card ${kind}`, "aria-label": title }, element("header", {}, element("h2", {}, title), notes), ...children);

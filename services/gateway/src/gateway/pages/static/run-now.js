@@ -3,10 +3,10 @@
 import { card, empty, json, left, progressBar, rows } from "./parts.js";
 import { between, element, ENDED, moment, now as clock, runLink, span, state } from "./shared.js";
 
-export function now([run, changes]) {
+export function now([run, changes, awaited]) {
   if (run.status === "running") return running(run);
   if (ENDED.has(run.status)) return run.status !== "completed" && reported(run) ? progress(run, "How far it came") : null;
-  return waiting(run, changes);
+  return waiting(run, changes, awaited);
 }
 
 // What an earlier attempt reported says nothing about this one.
@@ -28,11 +28,12 @@ function progress(run, title, ...more) {
     run.partial === null ? null : [element("h3", { class: "soft" }, "So far"), json(run.partial, "partial")]);
 }
 
-function waiting(run, changes) {
+function waiting(run, changes, awaited) {
   const why = [
     ...run.holds.map((hold) => reason("paused", [element("span", { class: "strong" }, hold.name), ` is paused by ${hold.actor}, `, moment(hold.since), hold.reason ? `: ${hold.reason}` : "", ". Nothing of it starts until it is resumed on the ", element("a", { id: `held-${hold.name}`, href: "/" }, "status page"), "."])),
     run.status === "paused" ? reason("paused", pausedBy(changes)) : null,
-    run.status === "pending" ? reason("pending", [`It waits for ${run.needs.filter((need) => need.outcome === null).length || "other"} of ${run.needs.length} runs:`], needs(run.needs)) : null,
+    run.status === "pending" && run.is_workflow ? reason("pending", [`${awaited ?? "It waits for its steps"}, and holds no slot of a worker meanwhile.`]) : null,
+    run.status === "pending" && !run.is_workflow ? reason("pending", [`It waits for ${run.needs.filter((need) => need.outcome === null).length || "other"} of ${run.needs.length} runs:`], needs(run.needs)) : null,
     run.gated ? reason("queued", [`It waits for ${run.awaited_limit ?? "its turn"}.`]) : null,
     run.status === "retrying" ? reason("retrying", [`Attempt ${run.attempt} is due `, moment(run.run_at, "in"), "."]) : null,
   ].filter(Boolean);

@@ -14,7 +14,7 @@ export function element(name, properties = {}, ...children) {
 
 export const ENDED = new Set(["completed", "failed", "cancelled", "partial"]);
 export const STATES = ["pending", "queued", "running", "retrying", "paused", "completed", "failed", "cancelled", "partial"];
-const KNOWN = new Set([...STATES, "retried", "snoozed", "lost", "fired", "handed_back"]);
+const KNOWN = new Set([...STATES, "retried", "snoozed", "lost", "fired", "handed_back", "waiting", "expired"]);
 
 export function state(name) {
   return element("span", { class: `state ${KNOWN.has(name) ? name : ""}` }, name.replace("_", " "));

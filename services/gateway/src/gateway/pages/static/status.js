@@ -3,7 +3,7 @@
 import { askWithKey } from "./api.js";
 import { act } from "./dialogs.js";
 import { follow } from "./live.js";
-import { button, code, details, draw, empty, left, line, place, progressBar, rows, shape } from "./parts.js";
+import { button, code, details, draw, empty, left, line, mix, place, progressBar, rows } from "./parts.js";
 import { element, moment, runLink, state, took } from "./shared.js";
 
 function show(data) {
@@ -106,13 +106,12 @@ function domains([list, holds]) {
   if (!list.length) return empty("No domain has registered. Start one: ", code("carillon serve backup"), ".");
   return rows(list.flatMap((domain) => {
     const parts = ORDER.filter((name) => domain.counts[name]);
-    const total = parts.reduce((n, name) => n + domain.counts[name], 0);
     const words = parts.map((name) => `${domain.counts[name].toLocaleString("en")} ${name}`).join(" · ") || "no runs in 24 hours";
     const hold = holds.find((one) => one.name === domain.name);
     const tasks = holds.filter((one) => one.name.startsWith(`${domain.name}.`));
     return [element("li", {}, element("span", { class: "grow" },
       line({}, element("a", { id: `domain-${domain.name}`, class: "strong", href: `/runs?domain=${encodeURIComponent(domain.name)}` }, domain.name), hold ? [" ", state("paused")] : null),
-      mix(domain.counts, parts, total), line({ class: "sub", title: words }, words), hold ? heldBy(hold) : null, limits(domain)),
+      mix(domain.counts, parts), line({ class: "sub", title: words }, words), hold ? heldBy(hold) : null, limits(domain)),
     holdButton(domain.name, Boolean(hold))),
     ...tasks.map((task) => element("li", { class: "under" }, element("span", { class: "grow" }, line({}, element("span", { class: "strong" }, task.name), " ", state("paused")), heldBy(task)), holdButton(task.name, true)))];
   }));
@@ -140,16 +139,6 @@ async function hold(name, held) {
     path: `/api/v1/${kind}/${encodeURIComponent(name)}/${held ? "resume" : "pause"}`,
   });
   if (done) await poll();
-}
-
-function mix(counts, parts, total) {
-  let x = 0;
-  const bars = parts.map((name) => {
-    const width = Math.max(1.2, (100 * counts[name]) / total);
-    x += width;
-    return shape("rect", { class: name, x: x - width, y: 0, width, height: 8 });
-  });
-  return shape("svg", { class: "mix", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" }, bars);
 }
 
 function workers(list) {
