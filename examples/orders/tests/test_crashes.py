@@ -7,6 +7,7 @@ import pytest
 from carillon.testing.crashes import every_crash
 from carillon.testing.sagas import check
 from orders import scenarios
+from orders.payments import Payments
 from orders.tasks import refund_payment
 
 pytestmark = [pytest.mark.long(seconds=200), pytest.mark.timeout(600)]
@@ -42,7 +43,7 @@ async def test_a_payment_leaves_all_or_nothing_however_its_steps_fail():
 
 
 async def test_the_check_finds_money_that_is_not_given_back(monkeypatch):
-    async def forget(order_id, user_id, cents):
+    async def forget(order_id: str, user_id: str, cents: int, *, payments: Payments) -> None:
         """Do nothing."""
 
     monkeypatch.setattr(refund_payment, "original_func", forget)

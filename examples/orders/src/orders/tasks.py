@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Any
 
 from carillon import Partial, Retry, Tasks
-from carillon.errors import CircuitOpenError
 from carillon.policies import Answer, Batch, Breaker, Effect, Fallback, Policies
 from orders.amounts import cents_of
 from orders.errors import WrongDeliveryError
@@ -16,8 +15,9 @@ tasks = Tasks("orders")
 
 #: A step waits for others, so it gives them some time; an order that takes minutes is a phone call.
 STEP = Retry(attempts=3, base=timedelta(seconds=1), cap=timedelta(seconds=20))
-#: A run that the breaker refuses waits until calls pass again, and does not use up its attempts.
-PATIENT = Retry(attempts=5, base=timedelta(seconds=1), rules={CircuitOpenError: Retry(attempts=100)})
+#: A run that the breaker refuses waits until calls pass again. Attempts are counted together, whatever they failed with,
+#: so it has many of both kinds; how often the carrier is really asked is for the breaker to say.
+PATIENT = Retry(attempts=100, base=timedelta(seconds=1), cap=timedelta(minutes=1))
 
 CARRIER = Breaker("orders.carrier", failures=3, pause=timedelta(seconds=30), timeout=timedelta(seconds=5))
 USERS = Fallback("orders.users", returns=Profile, timeout=timedelta(seconds=2))

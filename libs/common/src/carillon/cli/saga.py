@@ -20,6 +20,7 @@ import orjson
 import structlog
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from taskiq.exceptions import SendTaskError
 
 from carillon.cli.exits import FAILED, OK, MistypedError, in_one_sentence
 from carillon.cli.tables import print_table
@@ -61,6 +62,11 @@ def _run(name: str, *, as_json: bool) -> int:
         checked = _checked(make)
     except NoSagaError as error:
         message = f"{name} cannot be checked: {error}."
+        raise MistypedError(message) from error
+    except Exception as error:
+        # Out of what the scenario does by itself: what its tasks raise ends their runs.
+        fault = error.__cause__ if isinstance(error, SendTaskError) and error.__cause__ else error
+        message = f"{name} cannot be checked ({_in_words(fault)})."
         raise MistypedError(message) from error
     rows = list(_rows(checked))
     if as_json:
@@ -157,7 +163,7 @@ def _found(name: str) -> Make:
     try:
         module = import_module(module_name)
     except Exception as error:
-        message = f"The module {module_name} cannot be imported here ({type(error).__name__}: {error})."
+        message = f"The module {module_name} cannot be imported here ({_in_words(error)})."
         raise MistypedError(message) from error
     make = getattr(module, function_name, None)
     if not callable(make) or iscoroutinefunction(make):
@@ -173,11 +179,15 @@ def _check_makes(name: str, make: Callable[[], object]) -> None:
     try:
         made = make()
     except Exception as error:
-        message = f"{name} makes no scenario ({type(error).__name__}: {error}); it takes no arguments, and returns one."
+        message = f"{name} makes no scenario ({_in_words(error)}); it takes no arguments, and returns one."
         raise MistypedError(message) from error
     if not isinstance(made, Scenario):
         message = f"{name} makes a {type(made).__name__}, and has to make a carillon.testing.crashes.Scenario."
         raise MistypedError(message)
+
+
+def _in_words(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _silence_logs() -> None:
