@@ -15,7 +15,7 @@ tasks = Tasks("orders")
 
 #: A step waits for others, so it gives them some time; an order that takes minutes is a phone call.
 STEP = Retry(attempts=3, base=timedelta(seconds=1), cap=timedelta(seconds=20))
-#: A run that the breaker refuses waits until calls pass again. Attempts are counted together, whatever they failed with,
+#: A run that the breaker refuses waits until calls pass again. Attempts count together, whatever they failed with,
 #: so it has many of both kinds; how often the carrier is really asked is for the breaker to say.
 PATIENT = Retry(attempts=100, base=timedelta(seconds=1), cap=timedelta(minutes=1))
 
