@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "libs/common/src/carillon"
-SERVICES = {path.name: path / "src" / path.name for path in sorted((ROOT / "services").iterdir()) if path.is_dir()}
+FOLDERS = [path for root in ("services", "examples") for path in sorted((ROOT / root).iterdir()) if path.is_dir()]
+SERVICES = {path.name: path / "src" / path.name for path in FOLDERS}
 #: A name that says nothing about what is in it.
 EMPTY_NAMES = {"base", "core", "helpers", "manager", "misc", "utils"}
 #: Where the library reads the environment itself, because nobody could hand it over.
@@ -67,7 +68,7 @@ DECLARING = [path for root in SERVICES.values() for path in modules(root) if lis
 
 
 def test_the_rules_look_at_every_service_and_at_its_tasks():
-    assert {"analytics", "backup", "gateway", "notifications", "reports", "scheduler"} <= SERVICES.keys()
+    assert {"analytics", "backup", "gateway", "notifications", "orders", "reports", "scheduler"} <= SERVICES.keys()
     assert {path.parent.name for path in DECLARING} >= {"analytics", "backup", "notifications", "reports"}
     assert len(ALL) > 100
 

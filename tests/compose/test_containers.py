@@ -28,7 +28,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DEPLOY = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
 OURS = sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.toml"))
 STAYING = sorted([*OURS, "postgres", "rabbitmq", "redis"])
-NEEDED = ["docker-compose.yml", ".dockerignore", "pyproject.toml", "uv.lock", "deploy", "libs", "services"]
+NEEDED = ["docker-compose.yml", ".dockerignore", "pyproject.toml", "uv.lock", "deploy", "libs", "services", "examples"]
 NO_ENGINE = "no container engine with Compose answers; start docker, and run `make test-compose` again"
 
 

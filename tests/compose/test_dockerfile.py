@@ -11,7 +11,7 @@ DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
 BUILD, IMAGE = re.split(r"^FROM \$\{BASE\}$", DOCKERFILE, flags=re.MULTILINE)
 MEMBERS = sorted(
     str(path.parent.relative_to(ROOT))
-    for glob in ("libs", "services")
+    for glob in ("libs", "services", "examples")
     for path in ROOT.glob(f"{glob}/*/pyproject.toml")
 )
 
@@ -59,10 +59,10 @@ def test_the_builder_is_sent_what_is_named_and_nothing_else():
     allowed = {line[1:] for line in lines if line.startswith("!")}
 
     assert lines[0] == "*"
-    assert allowed == {"pyproject.toml", "uv.lock", "libs", "services"}
+    assert allowed == {"pyproject.toml", "uv.lock", "libs", "services", "examples"}
 
 
 def test_every_member_of_the_workspace_is_below_what_the_builder_is_sent():
     workspace = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["uv"]["workspace"]
 
-    assert workspace["members"] == ["libs/*", "services/*"]
+    assert workspace["members"] == ["libs/*", "services/*", "examples/*"]

@@ -344,6 +344,16 @@ async def test_the_workflow_that_the_readme_writes_waits_for_all_that_it_says(tm
     assert run.result == {"sold": True, "parcels": 3}
 
 
+@pytest.mark.timeout(400)
+def test_the_saga_that_the_readme_checks_leaves_all_or_nothing():
+    checked = subprocess.run(
+        block("carillon saga check").split(), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert checked.stdout.splitlines()[-1].endswith("trials, and each left all of it or nothing.")
+
+
 def test_the_compose_file_knows_what_the_readme_scales():
     commands = block("docker compose").strip().splitlines()
 
@@ -357,7 +367,7 @@ def test_no_command_of_the_readme_is_left_out():
     executed = (
         "make run", "make test", "make tour", "tasks/scheduled", "tasks/backup/kick", "/metrics", "carillon doctor",
         "/api/v1/events", "carillon submit", "carillon stats", "carillon serve backup", "carillon audit",
-        "docker compose", "carillon new",
+        "docker compose", "carillon new", "carillon saga check",
     )  # fmt: skip
 
     assert all(sum(word in text for text in SHELL) == 1 for word in executed)

@@ -101,6 +101,25 @@ def verify(
     raise typer.Exit(check(noted))
 
 
+saga = typer.Typer(no_args_is_help=True, help="Sagas: steps that are undone when one of them fails.")
+app.add_typer(saga, name="saga")
+
+
+@saga.command(name="check")
+def check_saga(
+    scenario: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="Such as `orders.scenarios:payment`.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object, with every violation.")] = False,
+) -> None:
+    """Let each step of a saga fail in each way, and its worker die at each moment; 1 when not all or nothing is left.
+
+    FUNCTION makes a `carillon.testing.crashes.Scenario`. All of it happens in memory; no server is asked.
+    """
+    from carillon.cli.saga import run  # noqa: PLC0415 - see above
+
+    raise typer.Exit(run(scenario, as_json=as_json))
+
+
 app.add_typer(runs, name="runs")
 app.add_typer(workflows, name="workflows")
 app.command()(approvals)

@@ -1,7 +1,12 @@
-"""Which services are installed here. They say so themselves, by the entry point group `carillon.services`."""
+"""Which services are installed here. They say so themselves, by the entry point group `carillon.services`.
+
+An example says so by the group `carillon.examples`: it counts where CARILLON_EXAMPLES names it, and else is not run,
+migrated or examined unless somebody names it.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
@@ -13,16 +18,27 @@ if TYPE_CHECKING:
     from carillon.service import Service
 
 GROUP = "carillon.services"
+EXAMPLES = "carillon.examples"
+#: The examples that are wanted, parted by commas.
+WANTED = "CARILLON_EXAMPLES"
 
 
 def names() -> list[str]:
-    """The words of the installed services, sorted."""
-    return sorted(_found())
+    """The words of the installed services, and of the examples that are wanted, sorted.
+
+    Raises `ConfigurationError` for an example that is not installed.
+    """
+    wanted = {name.strip() for name in os.environ.get(WANTED, "").split(",")} - {""}
+    if unknown := wanted - _found(EXAMPLES).keys():
+        there = ", ".join(sorted(_found(EXAMPLES))) or "none"
+        message = f"{WANTED} names {', '.join(sorted(unknown))}, and the examples installed are: {there}."
+        raise ConfigurationError(message)
+    return sorted(_found(GROUP).keys() | wanted)
 
 
 def load(name: str) -> Service:
     """Build one service; raises `ConfigurationError` when it is not installed or its settings are wrong."""
-    found = _found()
+    found = _found(EXAMPLES) | _found(GROUP)
     if name not in found:
         there = ", ".join(sorted(found)) or "none"
         message = f"There is no service `{name}` here; installed are: {there}."
@@ -31,5 +47,5 @@ def load(name: str) -> Service:
     return factory()
 
 
-def _found() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}
+def _found(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
