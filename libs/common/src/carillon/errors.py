@@ -86,8 +86,9 @@ class ProcessLost(TransientError):  # noqa: N818 - as WorkerLost, which the ledg
 class CircuitOpenError(TransientError):
     """A circuit breaker refuses the call; `retry_after` is when it may let one through again.
 
-    Each refusal is an attempt of its run: where a dependency may be away for longer than the policy of the task has
-    attempts, give this error a rule of its own, `Retry(rules={CircuitOpenError: Retry(attempts=100)})`.
+    Each refusal is an attempt of its run, and attempts count together, whatever they failed with: a task whose
+    dependency may be away for long wants many of them, such as `Retry(attempts=100)`. How often the dependency is
+    really asked is for the breaker to say.
     """
 
 
