@@ -30,6 +30,7 @@ from carillon.errors import Stopped, UnknownTaskError
 from carillon.partial import Partial
 from carillon.run import Cause, Run, attempted_run, current_run
 from carillon.task import Task
+from carillon.tasks import Tasks as _Tasks  # noqa: F401 - every domain's module imports it, and a run's time is running then
 from carillon.telemetry.logs import configure_logs
 from carillon.telemetry.traces import configure_traces, context_of
 from carillon.worker.crossing import name_of, packed
