@@ -107,7 +107,8 @@ async def test_a_run_that_executes_is_cancelled_by_a_click(operator, gateway, ga
 async def test_a_waiting_run_is_paused_and_goes_on(operator, gateway):
     run = await gateway.submit("bells.ring", args={"bell": "great"}, delay=3600)
     page = await operator.open(f"/runs/{run}")
-    await expect(card(page, "Why it waits")).to_contain_text("It is due in 1 h")
+    # A page that comes late tells of less.
+    await expect(card(page, "Why it waits")).to_contain_text(re.compile("It is due in (1 h|5[0-9] min)"))
 
     await page.get_by_role("button", name="Pause").click()
     await confirm(page, "Pause", "the ringer is ill")
