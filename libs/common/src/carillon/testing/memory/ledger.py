@@ -147,24 +147,19 @@ class MemoryLedger(Ledger):
 
     async def _finish(self, batch: Sequence[tuple[UUID, Finish]]) -> list[End]:
         """End attempts; a rehearsal has a worker of each domain in one process, so that a batch may be of several."""
-        ended: dict[UUID, End] = {}
-        for worker, finish in batch:
-            ended |= await self._end(worker, [finish])
-        return [ended.get(finish.id, End(applied=False)) for _, finish in batch]
-
-    async def _end(self, worker: UUID, ends: Sequence[Finish]) -> dict[UUID, End]:
         # Read before anything is written, as in `accept`.
         read = [
             (
+                worker,
                 finish,
                 None if finish.result is None else as_kept(finish.result),
                 None if finish.error is None else as_kept(finish.error),
                 [event_row(event) for event in finish.events],
             )
-            for finish in ends
+            for worker, finish in batch
         ]
         ended: dict[UUID, End] = {}
-        for finish, result, error, events in read:
+        for worker, finish, result, error, events in read:
             row = self.store.live.get(finish.id)
             current = (finish.attempt, "running", worker)
             if row is None or (row["attempt"], row["state"], row["worker_id"]) != current:
@@ -178,7 +173,7 @@ class MemoryLedger(Ledger):
             else:
                 ended[finish.id] = End(applied=True, limited=row["gate"] is not None)
                 self._again(row, finish, error)
-        return ended
+        return [ended.get(finish.id, End(applied=False)) for _, finish in batch]
 
     def _again(self, row: Row, finish: Finish, error: Any) -> None:
         self.store.again(
