@@ -125,7 +125,9 @@ def in_terminal(env: dict[str, str], columns: int) -> str:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, columns))
     command = [CARILLON, "workflows", "show", WAITS]
-    subprocess.run(command, env=env | {"TERM": "xterm-256color"}, stdout=theirs, check=True, timeout=60)
+    # The width that whoever runs the tests has is not this terminal's.
+    env = {name: value for name, value in env.items() if name not in {"COLUMNS", "LINES"}} | {"TERM": "xterm-256color"}
+    subprocess.run(command, env=env, stdin=theirs, stdout=theirs, check=True, timeout=60)
     os.close(theirs)
     written = b""
     with suppress(OSError):
