@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from bakery import Bakery, bakery_tasks
 
-from carillon import Tasks, Workflow
+from carillon import RemoteTask, Tasks, Workflow
 from carillon.contracts import BackupCompleted
 from carillon.errors import ConfigurationError, DivergedError, OutsideWorkflowError, StuckError
 from carillon.run import Run
@@ -223,19 +223,21 @@ async def test_a_run_goes_on_in_code_that_asks_for_the_same_steps_and_that_is_no
     rehearsal, workflow = stage
     task = await workflow.kiq("Shall we?")
     await rehearsal.settle()
-    before = workflow.original_func
 
     async def ask(question: str, *, flow: Workflow) -> dict[str, Any]:
         decision = await flow.approval(question, timeout=timedelta(days=1))
+        await flow.sleep(timedelta(hours=1))
         return {"changed": decision.approved}
 
     workflow.original_func = ask
     vars(workflow).pop("code", None)
     await rehearsal.decide(rehearsal.decisions()[0], approved=True)
     await rehearsal.settle()
+    seen = await rehearsal.platform.history.workflow(UUID(task.task_id))
+    await rehearsal.advance(timedelta(hours=1))
 
+    assert [change["step"] for change in seen.code_changes] == [2]
     assert rehearsal.run(task).result == {"changed": True}
-    assert before is not ask
 
 
 async def test_a_run_stays_with_the_version_that_it_began_with(stage):
@@ -329,6 +331,15 @@ def test_code_that_exits_ends_itself_and_not_its_worker():
 
     with pytest.raises(SystemExit):
         executed(code).result()
+
+
+def test_a_task_of_another_domain_is_mapped_over_its_arguments_by_name():
+    async def code(flow: Workflow) -> None:
+        await flow.map(RemoteTask("mill.grind"), [{"what": "rye"}, {"what": "oats"}])
+
+    args = [step.run.args for step in executed(code).new if step.run is not None]
+
+    assert args == ['{"what":"rye"}', '{"what":"oats"}']
 
 
 def test_what_waits_goes_on_where_it_is_when_it_is_told():
