@@ -127,6 +127,18 @@ async def test_cancelling_a_saga_undoes_it(stage, bakery):
     assert "call back" not in bakery.done
 
 
+async def test_a_saga_whose_deadline_has_passed_is_undone(stage, bakery):
+    rehearsal, declared = stage
+    await rehearsal.platform.ledger.steering.pause("bakery.ship", Actor("ada", "a test"))
+    task = await declared["deliver"].options(deadline=timedelta(hours=1)).kiq("17")
+
+    await rehearsal.advance(timedelta(hours=2))
+
+    run = rehearsal.run(task)
+    assert (run.state, run.error["type"]) == ("failed", "DeadlineExceeded")
+    assert bakery.holds == set()
+
+
 async def test_the_check_of_a_sound_saga_finds_nothing():
     checked = await check(lambda: scenario_of("deliver"))
 

@@ -148,12 +148,13 @@ async def test_a_person_decides_once(platform):
 async def test_cancelling_a_workflow_cancels_its_steps_and_ends_it(platform, bakery):
     run = await submit(platform, "hurry", what="x")
     await bakery.entered.wait()
+    (child,) = await children(platform, run)
 
     await platform.ledger.steering.cancel(run, ADA, "enough")
 
     row = await ended(platform, run)
     assert (row["state"], row["error"]["message"]) == ("cancelled", "cancelled by ada: enough")
-    assert [child["state"] for child in await children(platform, run)] == []
+    assert (await ended(platform, child["id"]))["state"] == "cancelled"
 
 
 @pytest.mark.usefixtures("service")
@@ -179,6 +180,26 @@ async def test_a_paused_workflow_goes_on_when_it_is_resumed(platform, bakery):
     await platform.ledger.steering.resume_run(run, ADA)
 
     assert (await ended(platform, run))["result"] == "x"
+
+
+@pytest.mark.usefixtures("service")
+async def test_what_takes_back_is_not_cancelled_with_its_saga(platform, bakery):
+    bakery.fails["ship"] = 3
+    await platform.ledger.steering.pause("bakery.refund", ADA)
+    run = await submit(platform, "deliver", order="17")
+    await eventually(lambda: asked_for(platform, run, "bakery.refund"), within=20)
+
+    await platform.ledger.steering.cancel(run, ADA, "enough")
+    await platform.ledger.steering.resume("bakery.refund", ADA)
+
+    assert (await ended(platform, run))["state"] == "cancelled"
+    assert bakery.holds == set()
+    assert bakery.done[-2:] == ["refund", "release"]
+
+
+async def asked_for(platform: Platform, run: UUID, name: str) -> bool:
+    history = await platform.ledger.workflows.history(run)
+    return any(step.name == name for step in history.steps)
 
 
 @pytest.mark.usefixtures("service")

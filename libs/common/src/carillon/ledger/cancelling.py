@@ -22,12 +22,16 @@ TELL_GATE = "case when gate is not null and not gated then pg_notify('carillon_r
 #: How long a statement about all that a run submitted may take: 100,000 runs need four.
 FAMILY_SECONDS = 60.0
 
-#: Runs, and all that they submitted, that live; locked in order, so that none begins or ends meanwhile.
+#: Runs, and all that they submitted, that live; locked in order, so that none begins or ends meanwhile. What takes back
+#: a step of a saga is not among them: it has to be done, also when the saga is cancelled amid that.
 FAMILY = """
 with recursive family as (
     select unnest($1::uuid[]) as id
     union
     select r.id from carillon.runs r join family f on r.parent_id = f.id
+    where r.step is null or not exists (
+        select from carillon.steps s where s.workflow_id = r.parent_id and s.seq = r.step and s.undoes is not null
+    )
 )
 select r.id, r.state, r.wake_at is not null as parks
 from carillon.runs_live r join family f on f.id = r.id order by r.id for update of r

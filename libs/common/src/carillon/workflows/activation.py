@@ -119,6 +119,11 @@ class Activation:
         """Whether the code was told that somebody wants it cancelled."""
         return CANCELLATION in self._told
 
+    @property
+    def cleans_up(self) -> bool:
+        """Whether what the code asks for now takes back what it did, or comes after its end was asked for."""
+        return self._undoes is not None or self.knows_cancel
+
     def result(self) -> Any:
         """What the code returned; raises what it raised, or what is wrong with it."""
         if self._fault is not None:

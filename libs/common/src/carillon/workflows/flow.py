@@ -119,8 +119,12 @@ class Workflow:
         return self._step(task, args, kwargs)
 
     async def sleep(self, span: timedelta | float) -> None:
-        """Go on after this span, a timedelta or seconds; at most a year. `asyncio.sleep` does the same."""
-        await asyncio.sleep(span.total_seconds() if isinstance(span, timedelta) else span)
+        """Go on after this span, a timedelta or seconds, as after `asyncio.sleep`.
+
+        Raises `InvalidArgumentsError` for less than nothing and more than a year.
+        """
+        given = span if isinstance(span, timedelta) else timedelta(seconds=span)
+        await asyncio.sleep(check_span("sleep", given).total_seconds())
 
     async def event(
         self,
@@ -185,7 +189,8 @@ class Workflow:
     ) -> Batch[Any]:
         """A step for each item, at most `concurrency` at once, and what became of them all.
 
-        The item is the task's one argument; where it takes more, give a function that makes the step of an item.
+        The item is the task's one argument, and of a `RemoteTask` its arguments by name; where a task takes more, give
+        a function that makes the step of an item.
         `need` is the least share of them that has to go well: with 1.0 all, with 0 none. Members that fail do not
         disturb the others; when no more than too few can go well, no other is begun.
 
@@ -194,7 +199,9 @@ class Workflow:
         members = list(items)
 
         def begin(item: Item) -> asyncio.Future[Any]:
-            if isinstance(task, RemoteTask) or hasattr(task, "task_name"):
+            if isinstance(task, RemoteTask):
+                return self._step(task, (), dict(item))  # type: ignore[call-overload] # arguments by their names
+            if hasattr(task, "task_name"):
                 return self._step(task, (item,), {})
             return task(item)
 
@@ -245,6 +252,8 @@ class Workflow:
 
     def _run_of(self, task: str, args: str, labels: Mapping[str, Any], seq: int) -> NewRun:
         times = times_in(labels, self.now())
+        # What cleans up may do so after the deadline: it is often what it cleans up for.
+        inherited = None if self._activation.cleans_up else self.run.deadline_at
         return NewRun(
             id=new_id(),
             domain=task.partition(".")[0],
@@ -254,7 +263,7 @@ class Workflow:
             priority=options.priority_in(labels) if "priority" in labels else self._priority,
             run_at=times.run_at,
             expires_at=times.expires_at,
-            deadline_at=options.deadline_of(times.deadline_at, self.run.deadline_at),
+            deadline_at=options.deadline_of(times.deadline_at, inherited),
             parent_id=self.run.id,
             step=seq,
             actor=f"workflow {self.run.task}",

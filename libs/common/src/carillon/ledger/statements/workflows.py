@@ -122,18 +122,19 @@ select id, gate is not null as limited, array(select id from accepted where disp
 from parked cross join (select count(*) from woken) as w
 """
 
-#: What the code of workflows is executed again over: one row for each step, and one for a workflow without any.
-HISTORY = """
+_RECORD = """
 select r.id as workflow_id, coalesce(r.told, 0) as told, r.cancel, r.origin, s.seq, s.kind, s.name, s.saw, s.at,
-    s.digest, s.run_id, s.outcome, s.result, s.error, s.attempt, s.started_at, s.ended_at
+    s.digest, s.run_id, s.outcome, s.result, s.error, s.attempt, s.started_at, s.ended_at"""
+#: What the code of workflows is executed again over: one row for each step, and one for a workflow without any.
+HISTORY = f"""
+{_RECORD}
 from carillon.runs_live r left join carillon.steps s on s.workflow_id = r.id
 where r.id = any($1::uuid[]) order by r.id, s.seq
 """
 
 #: The same for code that waits where it was: of the steps `$3` of the workflows `$2` those that have ended.
-FRESH = """
-select r.id as workflow_id, coalesce(r.told, 0) as told, r.cancel, r.origin, s.seq, s.kind, s.name, s.saw, s.at,
-    s.digest, s.run_id, s.outcome, s.result, s.error, s.attempt, s.started_at, s.ended_at
+FRESH = f"""
+{_RECORD}
 from carillon.runs_live r left join (
     unnest($2::uuid[], $3::int[]) as a(workflow_id, seq) join carillon.steps s using (workflow_id, seq)
 ) on workflow_id = r.id and s.outcome is not null

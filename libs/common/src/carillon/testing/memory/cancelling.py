@@ -37,7 +37,13 @@ def _family(store: Store, run: UUID) -> list[Row]:
     """A run and all that it submitted that live."""
     family, grows = {run}, True
     while grows:
-        children = {row["id"] for row in store.runs() if row["parent_id"] in family}
+        children = {row["id"] for row in store.runs() if row["parent_id"] in family and not _undoes(store, row)}
         grows = not children <= family
         family |= children
     return [row for one in sorted(family) if (row := store.live.get(one)) is not None]
+
+
+def _undoes(store: Store, row: Row) -> bool:
+    """Whether a run takes back a step of a saga; that has to be done, also when the saga is cancelled amid that."""
+    step = store.steps.get(row["parent_id"], {}).get(row["step"])
+    return step is not None and step["undoes"] is not None
