@@ -12,7 +12,7 @@ from reports.requests import requested
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from carillon.workflows.gathering import Batch
+    from carillon.workflows.gathering import Gathered
     from reports.periods import ReportSpec
 
 
@@ -50,7 +50,7 @@ def sorted_out(specs: Sequence[Mapping[str, Any]]) -> tuple[dict[int, ReportSpec
     return valid, skipped
 
 
-def members_of(places: Sequence[int], batch: Batch[dict[str, Any]]) -> list[Member]:
+def members_of(places: Sequence[int], batch: Gathered[dict[str, Any]]) -> list[Member]:
     """What became of the specs that were begun; `places` are theirs among all."""
     failed = [Member(at=places[one.at], status="failed", reason=one.reason) for one in batch.failed]
     skipped = [Member(at=places[one.at], status="skipped", reason=one.reason) for one in batch.skipped]

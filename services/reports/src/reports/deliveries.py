@@ -10,7 +10,7 @@ from reports.errors import NobodyReachedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from carillon.workflows.gathering import Batch
+    from carillon.workflows.gathering import Gathered
 
 
 class Refusal(Frozen):
@@ -35,7 +35,7 @@ class Delivered(Frozen):
         return f"{len(self.refused)} of {count} recipients were not reached; {first.recipient}: {first.reason}"
 
 
-def delivered_to(recipients: Sequence[str], mailed: Batch[Any]) -> Delivered:
+def delivered_to(recipients: Sequence[str], mailed: Gathered[Any]) -> Delivered:
     """What became of mailing it to each; raises `NobodyReachedError` where it reached none of them."""
     missed = sorted((*mailed.failed, *mailed.skipped), key=lambda one: one.at)
     delivered = Delivered(

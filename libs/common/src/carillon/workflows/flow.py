@@ -27,7 +27,7 @@ from carillon.ledger.records import NewRun
 from carillon.run import Run
 from carillon.times import times_in
 from carillon.workflows.activation import Activation, Asked, Decode
-from carillon.workflows.gathering import Batch, Together
+from carillon.workflows.gathering import Gathered, Together
 from carillon.workflows.remote import RemoteTask
 from carillon.workflows.saga import Saga
 
@@ -186,7 +186,7 @@ class Workflow:
         *,
         concurrency: int | None = None,
         need: float = 1.0,
-    ) -> Batch[Any]:
+    ) -> Gathered[Any]:
         """A step for each item, at most `concurrency` at once, and what became of them all.
 
         The item is the task's one argument, and of a `RemoteTask` its arguments by name; where a task takes more, give
@@ -207,7 +207,7 @@ class Workflow:
 
         return await self._together(members, concurrency, need, begin)
 
-    async def gather(self, steps: Iterable[asyncio.Future[Result]], *, need: float = 1.0) -> Batch[Result]:
+    async def gather(self, steps: Iterable[asyncio.Future[Result]], *, need: float = 1.0) -> Gathered[Result]:
         """What became of steps that are under way, when all have ended; `need` as of `map`."""
         return await self._together(list(steps), None, need, lambda step: step)
 
@@ -217,7 +217,7 @@ class Workflow:
 
     async def _together(
         self, members: list[Any], concurrency: int | None, need: float, begin: Callable[[Any], asyncio.Future[Any]]
-    ) -> Batch[Any]:
+    ) -> Gathered[Any]:
         together = Together(members, concurrency, need)
 
         def join(member: Any) -> asyncio.Future[Any]:

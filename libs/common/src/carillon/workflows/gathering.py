@@ -24,7 +24,7 @@ class Missed:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Generic[Result]):
+class Gathered(Generic[Result]):
     """What became of the members of a fan-in.
 
     Failed are those whose run failed. Skipped are those that were cancelled, that said themselves that there is nothing
@@ -90,7 +90,7 @@ class Together:
         under_way = self._begun - self._ended
         return max(1, under_way if self._begun == len(self._items) else self._concurrency // 4)
 
-    async def outcome(self, begin: Callable[[Any], asyncio.Future[Any]]) -> Batch[Any]:
+    async def outcome(self, begin: Callable[[Any], asyncio.Future[Any]]) -> Gathered[Any]:
         """Begin all members, one after the other as there is room, and wait for their ends.
 
         `begin` makes the future of a member of its item. Raises `FanInError` where too many failed.
@@ -132,13 +132,13 @@ class Together:
         if self._begun == self._ended and not self._is_over.done():
             self._is_over.set_result(None)
 
-    def _batch(self) -> Batch[Any]:
+    def _batch(self) -> Gathered[Any]:
         for at in range(self._begun, len(self._items)):
             self._missed[at] = (True, "not begun: too many others had failed")
         missed = {
             at: (skipped, Missed(at, self._items[at], reason)) for at, (skipped, reason) in sorted(self._missed.items())
         }
-        return Batch(
+        return Gathered(
             results=self._results,
             successful=[at for at in range(len(self._items)) if at not in missed],
             failed=[one for skipped, one in missed.values() if not skipped],
